@@ -1,0 +1,323 @@
+"""Cartoon faces whose eight true latent variables are known: the course's own truth.
+
+`render` is the *true decoder*: it maps eight knobs to an image. `project` is the
+*referee*: it finds the face nearest to any image, so that "how far from a real face is
+this?" and "which knobs does it show?" have numerical answers.
+
+Every part of a face is a shape given by a signed distance (negative inside) or by a
+band between two curves. A pixel takes a shape's color in proportion to how much of the
+pixel the shape covers, so edges are smooth at any size and the image is differentiable
+in the knobs. Parts are painted from back to front and always overlap what lies below
+them; two shapes never share an edge, which would leave a bright seam.
+
+Taught in: lesson 01.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Knob(NamedTuple):
+    """One true latent variable. `low` and `high` say what -1 and +1 look like."""
+
+    name: str
+    low: str
+    high: str
+
+
+KNOBS = (
+    Knob("face width", "narrow", "wide"),
+    Knob("skin tone", "light", "dark"),
+    Knob("eye gap", "close together", "far apart"),
+    Knob("gaze", "to the left", "to the right"),
+    Knob("smile", "frown", "smile"),
+    Knob("mouth opening", "closed", "open"),
+    Knob("head tilt", "to the left", "to the right"),
+    Knob("hair color", "black", "blond"),
+)
+KNOB_NAMES = tuple(knob.name for knob in KNOBS)
+SMILE, OPENING = KNOB_NAMES.index("smile"), KNOB_NAMES.index("mouth opening")
+
+SMALLEST, LARGEST = 16, 256
+
+# Colors are RGB in [0, 1]; the two ramps run through three colors from knob -1 to +1.
+_SKIN = ((1.00, 0.86, 0.74), (0.84, 0.60, 0.42), (0.42, 0.26, 0.18))
+_HAIR = ((0.10, 0.08, 0.10), (0.52, 0.24, 0.12), (0.98, 0.82, 0.42))
+_BACKGROUND_TOP, _BACKGROUND_BOTTOM = (0.70, 0.84, 0.92), (0.90, 0.95, 0.96)
+_SHIRT, _COLLAR = (0.16, 0.44, 0.52), (0.97, 0.97, 0.95)
+_EYE_WHITE, _IRIS, _PUPIL = (0.99, 0.99, 0.98), (0.16, 0.30, 0.42), (0.03, 0.04, 0.07)
+_MOUTH, _TEETH, _TONGUE = (0.33, 0.05, 0.09), (0.99, 0.98, 0.95), (0.85, 0.36, 0.38)
+
+
+def sample_knobs(n: int, seed: int = 0) -> Tensor:
+    """knobs ~ Uniform([-1, 1]^8): the true prior of the course's faces.
+
+    Arguments: `n`, how many; `seed`, the same seed gives the same knobs.
+    Returns: (n, 8) float32, columns in the order of `KNOBS`.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    return torch.rand(n, len(KNOBS), generator=rng) * 2 - 1
+
+
+def render(knobs: Tensor, size: int = 32, gray: bool = False) -> Tensor:
+    """x = render(knobs): the true decoder, from eight numbers to an image.
+
+    Arguments: `knobs`, (N, 8) floats in [-1, 1] (values outside draw an exaggerated
+    face); `size`, pixels per side, 16 to 256; `gray`, one channel (luminance) instead
+    of three.
+    Returns: (N, 3 or 1, size, size) in [0, 1], of the knobs' dtype and on their device,
+    differentiable with respect to the knobs.
+    Raises: ValueError if the shape or the size is wrong or a knob is not finite.
+
+    Taught in: lesson 01.
+    """
+    if not isinstance(knobs, Tensor) or knobs.ndim != 2 or knobs.shape[1] != len(KNOBS):
+        got = tuple(knobs.shape) if isinstance(knobs, Tensor) else type(knobs).__name__
+        raise ValueError(
+            f"knobs must be a tensor of shape (N, {len(KNOBS)}), one column for each "
+            f"of {', '.join(KNOB_NAMES)}; got {got}. For one face use knobs[None]."
+        )
+    if not knobs.is_floating_point():
+        raise ValueError(f"knobs must be floats in [-1, 1]; got {knobs.dtype}")
+    if not torch.isfinite(knobs).all():
+        raise ValueError("knobs must be finite; got NaN or infinity")
+    _check_size(size)
+    # A few megabytes at a time stay in the processor's cache: about twice as fast.
+    chunk = max(1, 2**17 // size**2)
+    images = torch.cat([_paint(part, size) for part in knobs.split(chunk)])
+    if gray:
+        weights = images.new_tensor([0.299, 0.587, 0.114])  # luminance, ITU-R BT.601
+        images = torch.einsum("nchw,c->nhw", images, weights)[:, None]
+    return images.clamp(0, 1)
+
+
+def _check_size(size: int) -> None:
+    if not isinstance(size, int) or not SMALLEST <= size <= LARGEST:
+        raise ValueError(
+            f"size must be a whole number from {SMALLEST} to {LARGEST}; got {size!r}"
+        )
+
+
+def _paint(knobs: Tensor, size: int) -> Tensor:
+    """One chunk of faces: knobs (N, 8) -> (N, 3, size, size)."""
+    pixel = 2.0 / size  # the image spans [-1, 1] in both directions; y grows downwards
+    line = torch.arange(size, device=knobs.device, dtype=knobs.dtype) * pixel
+    line = line - 1 + pixel / 2
+    x0, y0 = line.view(1, 1, 1, size), line.view(1, 1, size, 1)
+    column = knobs.view(-1, 8, 1, 1, 1).unbind(1)  # eight tensors (N, 1, 1, 1)
+    width, skin_tone, eye_gap, gaze, smile, opening, tilt, hair_color = column
+
+    skin, hair = _ramp(_SKIN, skin_tone), _ramp(_HAIR, hair_color)
+    lips = skin * skin.new_tensor([0.72, 0.48, 0.46]).view(1, 3, 1, 1)
+
+    # Head coordinates: turned about the neck by up to 17 degrees.
+    angle, pivot = 0.3 * tilt, 0.62
+    cos, sin = angle.cos(), angle.sin()
+    x = x0 * cos + (y0 - pivot) * sin
+    y = (y0 - pivot) * cos - x0 * sin + pivot
+    side = x.sign()  # -1 left of the nose, +1 right of it: draws both eyes at once
+
+    def covered(distance: Tensor) -> Tensor:
+        """Share of a pixel inside a shape, from the signed distance at its center."""
+        return (0.5 - distance / pixel).clamp(0, 1)
+
+    def band(offset: Tensor, half: Tensor) -> Tensor:
+        """Share of a pixel within `half` of a curve `offset` away; 0 where half is
+        0."""
+        upper = (0.5 + (half - offset) / pixel).clamp(0, 1)
+        return upper + (0.5 + (half + offset) / pixel).clamp(0, 1) - 1
+
+    def ellipse(dx: Tensor, dy: Tensor, rx, ry) -> Tensor:
+        """Signed distance to an ellipse, exact to first order at its edge."""
+        u, v = dx / rx, dy / ry
+        radius = (u**2 + v**2 + 1e-6).sqrt()
+        slope = ((u / rx) ** 2 + (v / ry) ** 2 + 1e-6).sqrt()
+        return radius * (radius - 1) / slope
+
+    def arc(dx: Tensor, rx: float) -> Tensor:
+        """Half-height of a lens shape: 1 in the middle, 0 at both ends."""
+        return (1 - (dx / rx) ** 2).clamp(min=1e-4).sqrt() - 1e-2
+
+    top, bottom = knobs.new_tensor([_BACKGROUND_TOP, _BACKGROUND_BOTTOM]).view(
+        2, 1, 3, 1, 1
+    )
+    image = torch.lerp(top, bottom, (y0 + 1) / 2).expand(len(knobs), 3, size, size)
+
+    def paint(color, cover: Tensor) -> None:
+        nonlocal image
+        if not isinstance(color, Tensor):
+            color = knobs.new_tensor(color).view(1, 3, 1, 1)
+        image = torch.lerp(image, color, cover)
+
+    half_width = 0.60 + 0.11 * width
+    eye_x = 0.265 + 0.070 * eye_gap
+    eye_dx, eye_dy = x - side * eye_x, y - 0.02
+
+    # Back to front: hair behind the head, neck, shirt, ears, head.
+    paint(hair * 0.72, covered(ellipse(x, y + 0.10, half_width + 0.15, 0.80)))
+    paint(skin * 0.80, covered(torch.maximum(x0.abs() - 0.20, 0.3 - y0)))
+    paint(_SHIRT, covered(ellipse(x0, y0 - 1.22, 0.86, 0.46)))
+    paint(_COLLAR, covered(ellipse(x0, y0 - 0.76, 0.27, 0.14)))
+    paint(skin * 0.80, covered(ellipse(x0, y0 - 0.70, 0.20, 0.14)))
+    paint(skin * 0.90, covered(ellipse(side * x - half_width, y - 0.10, 0.10, 0.15)))
+    head = covered(ellipse(x, y - 0.04, half_width, 0.70))
+    paint(skin, head)
+    # Cheeks, then hair in front, which reaches beyond the head on to the hair behind.
+    blush = (1 - ((side * x - 0.37) / 0.19) ** 2 - ((y - 0.32) / 0.13) ** 2).clamp(
+        min=0
+    )
+    paint(lips, 0.32 * blush * head)
+    hairline = -0.36 - 0.16 * x + 0.55 * x**2
+    front = covered(ellipse(x, y + 0.08, half_width + 0.09, 0.76))
+    paint(hair, front * covered((y - hairline) / (1 + (1.1 * x - 0.16) ** 2).sqrt()))
+
+    # Eyes: white, iris and pupil that follow the gaze, a glint, the brow.
+    white = covered(ellipse(eye_dx, eye_dy, 0.165, 0.155))
+    iris_dx = eye_dx - 0.075 * gaze
+    paint(skin * 0.55, covered(ellipse(eye_dx, eye_dy, 0.185, 0.175)))
+    paint(_EYE_WHITE, white)
+    paint(_IRIS, white * covered(ellipse(iris_dx, eye_dy, 0.105, 0.120)))
+    paint(_PUPIL, white * covered(ellipse(iris_dx, eye_dy, 0.062, 0.075)))
+    paint(
+        _EYE_WHITE, white * covered(ellipse(iris_dx + 0.03, eye_dy + 0.045, 0.03, 0.03))
+    )
+    brow_dy = y + 0.235 - 0.9 * (side * eye_dx + 0.06) ** 2
+    paint(hair * 0.62, band(brow_dy, 0.034 * arc(eye_dx, 0.19)))
+
+    # Nose, then the mouth: lips, the dark inside, teeth above and tongue below.
+    paint(skin * 0.74, band(y - 0.235 + 4.0 * x**2, 0.026 * arc(x, 0.085)))
+    mouth_x, open_half = 0.33, 0.074 * (1 + opening)
+    middle = y - 0.455 - 0.17 * smile * (0.5 - (x / mouth_x) ** 2)
+    steep = (1 + (0.34 * smile * x / mouth_x**2) ** 2).sqrt().clamp(max=1.6)
+    middle = middle / steep
+    inside = band(middle, open_half * arc(x, mouth_x))
+    paint(lips, band(middle, (open_half + 0.036) * arc(x, mouth_x + 0.036)))
+    paint(_MOUTH, inside)
+    paint(_TONGUE, inside * covered(ellipse(x, middle - 1.15 * open_half, 0.16, 0.06)))
+    paint(_TEETH, inside * covered(middle + 0.52 * open_half))
+    return image
+
+
+def _ramp(colors: tuple, knob: Tensor) -> Tensor:
+    """A smooth curve through three colors: knob (N, 1, 1, 1) -> (N, 3, 1, 1)."""
+    first, middle, last = knob.new_tensor(colors).view(3, 1, 3, 1, 1)
+    return middle + knob * (last - first) / 2 + knob**2 * ((first + last) / 2 - middle)
+
+
+class Projection(NamedTuple):
+    """What `project` finds: the nearest face's knobs and how far away it is."""
+
+    knobs: Tensor  # (N, 8) in [-1, 1]
+    distance: Tensor  # (N,) root mean squared error per pixel value, 0 on the manifold
+
+
+@torch.no_grad()
+def project(images: Tensor, steps: int = 6, starts: int = 2) -> Projection:
+    """min over knobs of ||x - render(knobs)||: the referee of the course.
+
+    The nearest faces of a fixed bank give `starts` first guesses. The best after a few
+    steps of the Levenberg-Marquardt method (gradient descent that uses the renderer's
+    derivative with respect to every knob to choose the length and direction of a step)
+    is then refined. Knobs stay within [-1, 1].
+
+    Arguments: `images`, (N, 3 or 1, size, size) floats in [0, 1]; `steps`, refinements
+    of the best guess; `starts`, first guesses for each image.
+    Returns: `Projection(knobs, distance)`. The distance is the root mean squared error
+    per pixel value (same unit as the pixels); it is 0 when the image is one of our
+    faces. The search is local: in rare cases a nearer face exists, so the distance is
+    an upper bound.
+    Raises: ValueError if the shape is wrong or a pixel is not finite.
+
+    Source: Levenberg 1944, Marquardt 1963. Taught in: lesson 01.
+    """
+    if (
+        not isinstance(images, Tensor)
+        or images.ndim != 4
+        or images.shape[1] not in (1, 3)
+    ):
+        got = (
+            tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        )
+        raise ValueError(f"images must have shape (N, 3 or 1, size, size); got {got}")
+    if images.shape[2] != images.shape[3]:
+        raise ValueError(f"images must be square; got {tuple(images.shape[2:])}")
+    _check_size(images.shape[3])
+    if not torch.isfinite(images).all():
+        raise ValueError("images must be finite; got NaN or infinity")
+    if len(images) == 0:
+        return Projection(images.new_zeros(0, len(KNOBS)), images.new_zeros(0))
+    chunk = min(64, 2**18 // images.shape[3] ** 2)  # bounds the memory at 128 and 256
+    parts = [_project(part.float(), steps, starts) for part in images.split(chunk)]
+    return Projection(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _project(images: Tensor, steps: int, starts: int) -> tuple[Tensor, Tensor]:
+    n, channels, size, _ = images.shape
+    gray = channels == 1
+    bank_knobs, bank_images = _bank(gray, images.device)
+    small = torch.nn.functional.adaptive_avg_pool2d(images, 16).flatten(1)
+    nearest = torch.cdist(small, bank_images).topk(starts, largest=False).indices
+    knobs = bank_knobs[nearest].flatten(0, 1)  # (n * starts, 8)
+    knobs, error = _refine(images.repeat_interleave(starts, 0), knobs, 4, gray)
+    best = (
+        error.view(n, starts).argmin(1) + torch.arange(n, device=images.device) * starts
+    )
+    # A mouth can be caught in a local minimum (an open frown for a closed smile), so
+    # try a grid of mouths on the head that was found.
+    levels = torch.linspace(-0.9, 0.9, 5, device=images.device)
+    mouths = torch.cartesian_prod(levels, levels)
+    guesses = knobs[best, None].repeat(1, 1 + len(mouths), 1)
+    guesses[:, 1:, SMILE : OPENING + 1] = mouths
+    drawn = render(guesses.flatten(0, 1), size, gray).view(n, -1, *images.shape[1:])
+    error = (drawn - images[:, None]).square().mean((2, 3, 4))
+    knobs = guesses[torch.arange(n, device=images.device), error.argmin(1)]
+    knobs, error = _refine(images, knobs, steps, gray)
+    return knobs, error.sqrt()
+
+
+@lru_cache(maxsize=4)
+def _bank(gray: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Faces to start from: knobs (4096, 8) and their pixels at 16 x 16, flat."""
+    knobs = sample_knobs(4096, seed=1).to(device)
+    return knobs, render(knobs, 16, gray).flatten(1)
+
+
+def _refine(
+    images: Tensor, knobs: Tensor, steps: int, gray: bool
+) -> tuple[Tensor, Tensor]:
+    """Levenberg-Marquardt from given knobs: better knobs, mean squared errors (N,)."""
+    n, size, h = len(images), images.shape[-1], 0.01
+    target = images.flatten(1)
+    damping = torch.full((n, 1, 1), 1e-3, device=images.device)
+    drawn = render(knobs, size, gray).flatten(1)
+    error = (drawn - target).square().mean(1)
+    eye = torch.eye(8, device=images.device)
+    for _ in range(steps):
+        # One-sided differences, towards the inside of the cube.
+        step = torch.where(knobs > 0, -h, h)
+        moved = (knobs[:, None] + step[:, None] * eye).flatten(0, 1)
+        jacobian = render(moved, size, gray).view(n, 8, -1) - drawn[:, None]
+        jacobian = jacobian / step[:, :, None]
+        residual = drawn - target
+        gradient = torch.einsum("nkd,nd->nk", jacobian, residual)
+        # A knob at its limit that wants to go further is left out of the step.
+        stuck = ((knobs >= 1) & (gradient < 0)) | ((knobs <= -1) & (gradient > 0))
+        jacobian = jacobian * ~stuck[:, :, None]
+        gradient = gradient * ~stuck
+        curvature = jacobian @ jacobian.mT
+        scale = (
+            damping * curvature.diagonal(dim1=1, dim2=2).mean(1).view(n, 1, 1) + 1e-6
+        )
+        move = torch.linalg.solve(curvature + scale * eye, gradient)
+        tried = (knobs - move).clamp(-1, 1)
+        tried_drawn = render(tried, size, gray).flatten(1)
+        tried_error = (tried_drawn - target).square().mean(1)
+        better = tried_error < error
+        knobs = torch.where(better[:, None], tried, knobs)
+        drawn = torch.where(better[:, None], tried_drawn, drawn)
+        error = torch.where(better, tried_error, error)
+        damping = torch.where(better[:, None, None], damping * 0.2, damping * 8)
+    return knobs, error

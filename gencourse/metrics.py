@@ -1,0 +1,169 @@
+"""What the course measures: the referee's verdicts, sharpness, dimensions, subspaces.
+
+Every function takes and returns plain tensors or floats; its docstring names the unit.
+"""
+
+import torch
+from torch import Tensor
+
+from gencourse import faces
+
+
+def fidelity(images: Tensor) -> float:
+    """Median distance to the manifold of faces: small is good, 0 for real faces.
+
+    Arguments: `images`, (N, 3 or 1, size, size) in [0, 1].
+    Returns: the median over the images of `faces.project(images).distance`, a root mean
+    squared error per pixel value.
+    Taught in: lesson 01.
+    """
+    return faces.project(images).distance.median().item()
+
+
+def coverage(real_knobs: Tensor, fake_knobs: Tensor, k: int = 5) -> float:
+    """Share of real faces that have a generated face in their neighborhood.
+
+    The neighborhood of a real face is the ball that reaches to its k-th nearest real
+    neighbor, in knob space. The images' knobs come from `faces.project`.
+
+    Arguments: `real_knobs` (N, D) and `fake_knobs` (M, D); take M = N to compare
+    models.
+    Returns: a share in [0, 1]. A second set of N real faces gets about 1 - 2^-k (0.97
+    for k = 5), not exactly 1; a generator stuck on one face gets almost 0.
+    Raises: ValueError if the shapes do not fit or N <= k.
+
+    Source: Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative
+    Models", section 3.2 (there in a feature space, here in the true latent space).
+    Taught in: lesson 02.
+    """
+    if real_knobs.ndim != 2 or fake_knobs.shape[1:] != real_knobs.shape[1:]:
+        raise ValueError(
+            "real_knobs and fake_knobs must be (N, D) and (M, D) with the same D; "
+            f"got {tuple(real_knobs.shape)} and {tuple(fake_knobs.shape)}"
+        )
+    if not 1 <= k < len(real_knobs):
+        raise ValueError(f"need more than k = {k} real points; got {len(real_knobs)}")
+    radius = _nearest(real_knobs, k)[:, -1]
+    closest = torch.cdist(real_knobs, fake_knobs).min(dim=1).values
+    return (closest <= radius).float().mean().item()
+
+
+def sharpness(images: Tensor) -> Tensor:
+    """RMS of (pixel - mean of its four neighbors): the strength of fine detail.
+
+    Arguments: `images`, (N, C, H, W) with H, W >= 3; the outermost pixels have no four
+    neighbors and are left out.
+    Returns: (N,), in the unit of the pixels: 0 for constant images and straight ramps,
+    1 for a checkerboard of zeros and ones.
+    Taught in: lesson 02.
+    """
+    if images.ndim != 4 or min(images.shape[2:]) < 3:
+        raise ValueError(
+            f"images must be (N, C, H, W), H, W >= 3; got {tuple(images.shape)}"
+        )
+    center = images[..., 1:-1, 1:-1]
+    vertical = images[..., :-2, 1:-1] + images[..., 2:, 1:-1]
+    horizontal = images[..., 1:-1, :-2] + images[..., 1:-1, 2:]
+    return (center - (vertical + horizontal) / 4).square().mean((1, 2, 3)).sqrt()
+
+
+def two_nn_dimension(points: Tensor) -> tuple[float, float]:
+    """d = N / sum_i log(r2_i / r1_i): how many dimensions do the points fill locally?
+
+    r1 and r2 are the distances of a point to its nearest and second nearest neighbor.
+    In d dimensions their ratio follows a Pareto law with exponent d, whose
+    maximum-likelihood estimate this is. It assumes that the density hardly changes over
+    such distances.
+
+    Arguments: `points`, (N, D) or (N, C, H, W), no two equal.
+    Returns: the estimate of d and its standard error d / sqrt(N).
+    Raises: ValueError for fewer than three points or for equal points.
+
+    Source: Facco et al. 2017, "Estimating the intrinsic dimension of datasets by a
+    minimal neighborhood information" (who fit a line to the same law; the estimate is
+    the same in the limit). Taught in: lesson 01.
+    """
+    points = points.flatten(1)
+    if len(points) < 3:
+        raise ValueError(f"need at least three points; got {len(points)}")
+    near = _nearest(points, 2).double()
+    if (near[:, 0] == 0).any():
+        equal = int((near[:, 0] == 0).sum())
+        raise ValueError(f"{equal} points equal another one: remove duplicates first")
+    dimension = len(near) / (near[:, 1] / near[:, 0]).log().sum().item()
+    return dimension, dimension / len(near) ** 0.5
+
+
+def _nearest(points: Tensor, k: int) -> Tensor:
+    """Distances to the k nearest other points, ascending: (N, k)."""
+    # The matrix product is fast where D is large, but rounds off distances that are
+    # small beside the vectors, as they are among many points in few dimensions.
+    mode = (
+        "use_mm_for_euclid_dist"
+        if points.shape[1] > 64
+        else "donot_use_mm_for_euclid_dist"
+    )
+    found = []
+    for start in range(0, len(points), 1024):  # bounds the memory to 1024 rows
+        distance = torch.cdist(points[start : start + 1024], points, compute_mode=mode)
+        rows = torch.arange(len(distance), device=points.device)
+        distance[rows, rows + start] = float("inf")  # a point is not its own neighbor
+        found.append(distance.topk(k, largest=False).values)
+    return torch.cat(found)
+
+
+def principal_angles(first: Tensor, second: Tensor) -> Tensor:
+    """cos(theta_i) = the i-th singular value of Q1^T Q2: angles between two subspaces.
+
+    Arguments: `first` (D, k) and `second` (D, m), whose columns span the subspaces;
+    they need not be orthogonal.
+    Returns: min(k, m) angles in degrees, largest first; all 0 when one subspace
+    contains the other, 90 where a direction of one is orthogonal to all of the other.
+
+    Source: Björck & Golub 1973, as implemented by SciPy. Taught in: lesson 02.
+    """
+    from scipy.linalg import subspace_angles
+
+    if first.ndim != 2 or second.ndim != 2 or len(first) != len(second):
+        raise ValueError(
+            "bases must be (D, k) and (D, m); got "
+            f"{tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    angles = subspace_angles(
+        first.double().cpu().numpy(), second.double().cpu().numpy()
+    )
+    return torch.from_numpy(angles).rad2deg()
+
+
+def knob_r2(
+    z: Tensor, knobs: Tensor, z_test: Tensor, knobs_test: Tensor, degree: int = 1
+) -> Tensor:
+    """R^2 = 1 - sum (knob - prediction)^2 / sum (knob - mean)^2, one number per knob.
+
+    A ridge regression predicts each knob from the latent vector and is judged on points
+    that it has not seen.
+
+    Arguments: `z` (N, k) and `knobs` (N, 8) to fit on, `z_test` and `knobs_test` to
+    judge on; `degree`, of the polynomial in z: 1 asks what z shows linearly, 2 or 3
+    also what is bent.
+    Returns: (8,), 1 when z tells the knob exactly, 0 when it says no more than the
+    knob's mean, negative when it is worse than the mean.
+    Taught in: lesson 02.
+    """
+    from sklearn.linear_model import Ridge
+    from sklearn.metrics import r2_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    if len(z) != len(knobs) or len(z_test) != len(knobs_test):
+        raise ValueError(
+            "each latent vector needs its knobs; got "
+            f"{len(z)} and {len(knobs)} to fit, "
+            f"{len(z_test)} and {len(knobs_test)} to judge"
+        )
+    fitted = make_pipeline(
+        StandardScaler(), PolynomialFeatures(degree), StandardScaler(), Ridge(1e-3)
+    ).fit(z.double().cpu().numpy(), knobs.double().cpu().numpy())
+    guess = fitted.predict(z_test.double().cpu().numpy())
+    score = r2_score(knobs_test.double().cpu().numpy(), guess, multioutput="raw_values")
+    return torch.from_numpy(score).float()

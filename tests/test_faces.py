@@ -1,0 +1,209 @@
+"""The true decoder and the referee."""
+
+import time
+
+import pytest
+import torch
+
+from gencourse import faces
+
+
+@pytest.fixture(scope="module")
+def some():
+    knobs = faces.sample_knobs(256, seed=123)
+    return knobs, faces.render(knobs, 32)
+
+
+def test_knobs_are_uniform_seeded_and_named():
+    knobs = faces.sample_knobs(20_000, seed=5)
+    assert knobs.shape == (20_000, 8) and knobs.dtype == torch.float32
+    assert knobs.min() >= -1 and knobs.max() <= 1
+    assert knobs.mean(0).abs().max() < 0.02
+    assert (knobs.var(0) - 1 / 3).abs().max() < 0.01  # variance of Uniform(-1, 1)
+    assert torch.equal(knobs, faces.sample_knobs(20_000, seed=5))
+    assert not torch.equal(knobs, faces.sample_knobs(20_000, seed=6))
+    assert len(set(faces.KNOB_NAMES)) == 8
+
+
+@pytest.mark.parametrize("size", [16, 28, 32, 64, 128, 256])
+@pytest.mark.parametrize("gray", [False, True])
+def test_shapes_and_range(size, gray):
+    images = faces.render(faces.sample_knobs(3), size, gray)
+    assert images.shape == (3, 1 if gray else 3, size, size)
+    assert images.dtype == torch.float32
+    assert images.min() >= 0 and images.max() <= 1
+
+
+def test_chunks_do_not_change_the_picture():
+    knobs = faces.sample_knobs(300, seed=9)
+    alone = torch.cat([faces.render(k[None], 32) for k in knobs[::50]])
+    torch.testing.assert_close(faces.render(knobs, 32)[::50], alone)
+
+
+def test_sizes_show_the_same_face(some):
+    """A large rendering, averaged down, is the small rendering up to anti-aliasing."""
+    knobs, small = some
+    large = faces.render(knobs[:32], 256)
+    pooled = torch.nn.functional.avg_pool2d(large, 8)
+    rmse = (pooled - small[:32]).square().mean().sqrt()
+    spread = (small - small.mean(0)).square().mean().sqrt()
+    assert rmse < 0.1 * spread
+
+
+def test_gray_is_luminance(some):
+    knobs, rgb = some
+    gray = faces.render(knobs, 32, gray=True)
+    expected = 0.299 * rgb[:, 0] + 0.587 * rgb[:, 1] + 0.114 * rgb[:, 2]
+    torch.testing.assert_close(gray[:, 0], expected)
+
+
+def test_gradient_against_finite_differences():
+    """Kinks at pixel edges make single pixels jump; a smooth functional must agree."""
+    rng = torch.Generator().manual_seed(0)
+    knobs = (faces.sample_knobs(4, seed=2) * 0.8).double()
+    weights = torch.rand(4, 3, 24, 24, generator=rng, dtype=torch.float64)
+
+    def value(k):
+        return (faces.render(k, 24) * weights).sum()
+
+    gradient = torch.autograd.functional.jacobian(value, knobs)
+    h, numeric = 1e-6, torch.zeros_like(knobs)
+    for i in range(4):
+        for j in range(8):
+            step = torch.zeros_like(knobs)
+            step[i, j] = h
+            numeric[i, j] = (value(knobs + step) - value(knobs - step)) / (2 * h)
+    torch.testing.assert_close(gradient, numeric, rtol=1e-4, atol=1e-3)
+    assert (gradient.abs() > 1e-3).all()  # every knob moves the picture
+
+
+def test_no_bright_seams_where_shapes_meet():
+    """Inside the head there is no pixel brighter than its parts allow: on a
+    dark-skinned, black-haired, closed-mouth face only eyes are bright, and no
+    background shines through between the hair and the head."""
+    knobs = torch.tensor([[0.5, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, -1.0]])
+    image = faces.render(knobs, 256)[0]
+    line = torch.linspace(-1, 1, 256)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    head = (x / 0.62) ** 2 + ((y - 0.04) / 0.66) ** 2 < 1
+    hair = ((x / 0.6) ** 2 + ((y + 0.1) / 0.7) ** 2 < 1) & (y < 0.3)
+    eyes = (y - 0.02).abs() < 0.2
+    assert image[2][(head | hair) & ~eyes].max() < 0.3
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (torch.zeros(8), r"got \(8,\)"),
+        (torch.zeros(2, 7), r"got \(2, 7\)"),
+        ([[0.0] * 8], "got list"),
+        (torch.zeros(2, 8, dtype=torch.long), "int64"),
+        (torch.full((1, 8), float("nan")), "finite"),
+    ],
+)
+def test_render_names_what_is_wrong(bad, message):
+    with pytest.raises(ValueError, match=message):
+        faces.render(bad)
+
+
+@pytest.mark.parametrize("size", [8, 257, 0, -32, 32.0, "32"])
+def test_size_out_of_range(size):
+    with pytest.raises(ValueError, match="16 to 256"):
+        faces.render(torch.zeros(1, 8), size)
+
+
+def test_empty_batch():
+    assert faces.render(torch.zeros(0, 8), 32).shape == (0, 3, 32, 32)
+    assert faces.project(torch.zeros(0, 3, 32, 32)).distance.shape == (0,)
+
+
+def test_project_finds_fresh_faces(some):
+    knobs, images = some
+    found = faces.project(images)
+    assert found.knobs.shape == (256, 8) and found.distance.shape == (256,)
+    assert found.distance.median() < 0.001
+    assert (found.distance < 0.001).float().mean() > 0.95
+    wrong = (found.knobs - knobs).abs()
+    assert wrong.quantile(0.95, dim=0).max() < 0.05
+    # The distance is what it says: the RMSE between the image and the face found.
+    rmse = (faces.render(found.knobs, 32) - images).square().mean((1, 2, 3)).sqrt()
+    torch.testing.assert_close(found.distance, rmse, atol=1e-5, rtol=1e-4)
+
+
+def test_pixel_midpoints_are_far_and_knob_midpoints_are_near(some):
+    knobs, images = some
+    ghosts = faces.project((images[:64] + images[64:128]) / 2).distance.median()
+    between = faces.render((knobs[:64] + knobs[64:128]) / 2, 32)
+    assert ghosts > 20 * faces.project(between).distance.median()
+    assert ghosts > 0.02
+
+
+def test_project_survives_noise_and_never_leaves_the_cube(some):
+    knobs, images = some
+    rng = torch.Generator().manual_seed(1)
+    noise = 0.03 * torch.randn(images[:64].shape, generator=rng)
+    found = faces.project(images[:64] + noise)
+    assert (found.knobs - knobs[:64]).abs().median() < 0.02
+    assert abs(found.distance.median() - 0.03) < 0.003  # the noise is what remains
+    wild = faces.project(torch.rand(16, 3, 32, 32, generator=rng))
+    assert wild.knobs.abs().max() <= 1 and wild.distance.min() > 0.25
+
+
+@pytest.mark.parametrize("size, gray", [(16, False), (28, True), (64, False)])
+def test_project_at_other_sizes_and_in_gray(size, gray):
+    knobs = faces.sample_knobs(24, seed=31)
+    found = faces.project(faces.render(knobs, size, gray))
+    assert found.distance.median() < 0.001
+    assert (found.knobs - knobs).abs().median() < 0.01
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (torch.zeros(3, 32, 32), "shape"),
+        (torch.zeros(1, 2, 32, 32), "shape"),
+        (torch.zeros(1, 3, 32, 16), "square"),
+        (torch.zeros(1, 3, 8, 8), "16 to 256"),
+        (torch.full((1, 3, 32, 32), float("nan")), "finite"),
+    ],
+)
+def test_project_names_what_is_wrong(bad, message):
+    with pytest.raises(ValueError, match=message):
+        faces.project(bad)
+
+
+def test_every_knob_can_be_read_from_32_pixels():
+    """A small network that has seen 4,000 faces reads every knob of fresh ones."""
+    torch.manual_seed(0)
+    knobs = faces.sample_knobs(4_500, seed=8)
+    images = faces.render(knobs, 32)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 4, 2, 1), torch.nn.ReLU(),
+        torch.nn.Conv2d(16, 32, 4, 2, 1), torch.nn.ReLU(),
+        torch.nn.Flatten(), torch.nn.Linear(32 * 64, 64), torch.nn.ReLU(),
+        torch.nn.Linear(64, 8),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    for epoch in range(12):
+        if epoch == 9:
+            optimizer.param_groups[0]["lr"] = 5e-4
+        for index in torch.randperm(4_000).split(64):
+            loss = (network(images[index]) - knobs[index]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with torch.no_grad():
+        error = (network(images[4_000:]) - knobs[4_000:]).square().mean(0)
+    r2 = 1 - error / knobs[4_000:].var(0)
+    assert r2.min() > 0.85, dict(zip(faces.KNOB_NAMES, r2.tolist(), strict=True))
+
+
+def test_speed(some):
+    """Generous limits, four times the promise: `make bench` shows the real figures."""
+    _, images = some
+    start = time.perf_counter()
+    faces.render(faces.sample_knobs(5_000), 32)
+    assert time.perf_counter() - start < 4
+    start = time.perf_counter()
+    faces.project(images[:64])
+    assert time.perf_counter() - start < 8
