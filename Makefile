@@ -1,0 +1,96 @@
+# Each target sets up what it needs first. `make help` lists them.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help lab test lint unit lessons course notebooks bench format clean distclean
+
+PYTHON ?=
+CONSTRAINTS ?= constraints.txt
+CPU ?=
+LESSON ?=
+LAB_ARGS ?=
+
+PY := .venv/bin/python
+READY := .venv/ready
+
+# Idle OpenMP threads sleep instead of spinning: two notebooks that train at the same
+# time on two cores would otherwise slow each other down about ten times.
+export OMP_WAIT_POLICY ?= PASSIVE
+# Settings, caches and histories stay in .venv, and those of other projects stay out.
+export JUPYTER_CONFIG_DIR := $(CURDIR)/.venv/jupyter
+export JUPYTER_DATA_DIR := $(CURDIR)/.venv/jupyter/data
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/jupyter/runtime
+export IPYTHONDIR := $(CURDIR)/.venv/ipython
+export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
+
+help:
+	@echo "make lab        set up everything and open the course in JupyterLab"
+	@echo "make test       set up everything; lint, unit tests, every cell of every lesson"
+	@echo "make course     run all lessons without a browser; web pages in build/"
+	@echo "make notebooks  run the lessons, clean them and store them (LESSON=02 for one)"
+	@echo "make lint       check style;   make format  mend it"
+	@echo "make unit       unit tests only"
+	@echo "make lessons    compare every cell with its stored output (LESSON=02 for one)"
+	@echo "make bench      measure training speed"
+	@echo "make clean      remove what was built;   make distclean  and .venv too"
+	@echo
+	@echo "Options: PYTHON=python3.12 (which Python to use), CPU=1 (the small build of"
+	@echo "torch for computers without an NVIDIA GPU), both only for the first set-up."
+
+# A folder that was moved, or a Python that is gone, counts as not set up.
+ifneq ($(shell $(PY) -c "" 2>/dev/null && cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
+$(READY): pyproject.toml constraints.txt
+	@python="$(PYTHON)"; \
+	for name in python3 python3.13 python3.12 python3.11 python; do \
+	  [ -n "$$python" ] && break; \
+	  "$$name" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null \
+	    && python="$$name"; \
+	done; \
+	[ -n "$$python" ] || python=python3; \
+	command -v "$$python" >/dev/null 2>&1 || { \
+	  echo "Python was not found (looked for: $$python)."; \
+	  echo "Install Python 3.11 or newer from python.org or your system's packages."; \
+	  echo "If it is there under another name: make PYTHON=/path/to/python3 lab"; \
+	  exit 1; }; \
+	"$$python" tools/setup_env.py --constraints="$(CONSTRAINTS)" --cpu="$(CPU)"
+
+lab: $(READY)
+	@$(PY) tools/lab.py $(LAB_ARGS)
+
+test: lint unit lessons
+
+lint: $(READY)
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+unit: $(READY)
+	$(PY) -m pytest tests
+
+lessons: $(READY)
+	@ls notebooks/$(LESSON)*.ipynb >/dev/null 2>&1 || { \
+	  echo "No lesson in notebooks/$(LESSON)*.ipynb: nothing was tested."; exit 1; }
+	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	  --nbval-sanitize-with=tests/sanitize.cfg notebooks/$(LESSON)*.ipynb
+
+course: $(READY)
+	@$(PY) tools/notebooks.py pages --to build $(LESSON)
+
+notebooks: $(READY)
+	@$(PY) tools/notebooks.py store $(LESSON)
+
+bench: $(READY)
+	@$(PY) tools/bench.py
+
+format: $(READY)
+	$(PY) -m ruff check --fix-only
+	$(PY) -m ruff format
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache *.egg-info
+	find gencourse tests tools notebooks -name __pycache__ -prune -exec rm -rf {} +
+	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv

@@ -1,0 +1,47 @@
+"""How machines generate images: the package behind the five lessons in notebooks/.
+
+`Encoder` reads an image and gives a vector, `Decoder` takes a vector and draws an
+image. An autoencoder is both; a VAE is both with twice the encoder's outputs; a GAN's
+generator is a decoder and its discriminator an encoder with one output.
+
+Read the files in the order in which data flows:
+
+    faces     knobs, render(knobs, size), project(images): the true decoder, the referee
+    data      load(name, size): faces, handwriting, downloads, a folder; batches
+    nets      Encoder, Decoder
+    models    Autoencoder, VAE, GAN
+    losses    one number per example; the equation is the first line
+    steps     one update of each model
+    train     seed_everything, fit, save, load
+    metrics   fidelity, coverage and the other numbers that the lessons compare
+    plot      pictures with a text for those who cannot see them
+
+Each is imported when it is first used, so `import gencourse` costs nothing.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "data",
+    "faces",
+    "losses",
+    "metrics",
+    "models",
+    "nets",
+    "plot",
+    "steps",
+    "train",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,307 @@
+"""The files that must agree with each other, and the rules for imports."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import gencourse
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("data/*.md")])
+FILES = {path.stem: path for path in sorted(ROOT.glob("gencourse/*.py"))}
+MODULES = [name for name in FILES if not name.startswith("_")]
+
+# conda's name for a package of PyPI, where the two differ.
+CONDA_NAMES = {"pytorch": "torch"}
+
+
+def ranges(lines: list[str]) -> dict[str, SpecifierSet]:
+    requirements = [Requirement(line) for line in lines]
+    return {canonicalize_name(r.name): r.specifier for r in requirements}
+
+
+def pyproject_ranges(*extras: str) -> dict[str, SpecifierSet]:
+    optional = PYPROJECT["project"]["optional-dependencies"]
+    lines = list(PYPROJECT["project"]["dependencies"])
+    return ranges(lines + [line for extra in extras for line in optional[extra]])
+
+
+def pins() -> dict[str, Version]:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    names = [canonicalize_name(line.split("==")[0]) for line in lines]
+    assert len(set(names)) == len(names), "a package is pinned twice"
+    return {
+        n: Version(line.split("==")[1]) for n, line in zip(names, lines, strict=True)
+    }
+
+
+def environment_ranges() -> dict[str, SpecifierSet]:
+    lines = [d for d in ENVIRONMENT["dependencies"] if isinstance(d, str)]
+    found = ranges([line for line in lines if line != "pip"])
+    return {CONDA_NAMES.get(name, name): spec for name, spec in found.items()}
+
+
+# --- versions -------------------------------------------------------------------------
+
+
+def test_environment_names_what_pyproject_needs():
+    found = environment_ranges()
+    found.pop("python")
+    assert found == pyproject_ranges("lab", "test")
+
+
+def test_environment_ends_with_the_package_itself():
+    assert ENVIRONMENT["name"] == "gencourse"
+    assert ENVIRONMENT["channels"] == ["conda-forge"]
+    assert "pip" in ENVIRONMENT["dependencies"]
+    assert ENVIRONMENT["dependencies"][-1] == {"pip": ["-e ."]}
+
+
+@pytest.mark.parametrize("where", ["pyproject", "environment"])
+def test_pinned_versions_lie_in_the_ranges(where):
+    wanted = (
+        pyproject_ranges("lab", "test", "pages")
+        if where == "pyproject"
+        else environment_ranges()
+    )
+    wanted.pop("python", None)
+    pinned = pins()
+    outside = {name: str(s) for name, s in wanted.items() if pinned.get(name) not in s}
+    assert not outside
+
+
+def test_torch_and_torchvision_belong_together():
+    pinned = pins()
+    assert (pinned["torch"], pinned["torchvision"]) == (
+        Version("2.13.0"),
+        Version("0.28.0"),
+    )
+
+
+def test_python_versions_agree():
+    wanted = SpecifierSet(PYPROJECT["project"]["requires-python"])
+    workflow = (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    tried = yaml.safe_load(workflow)["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert tried == ["3.11", "3.12", "3.13"]
+    assert all(version in wanted for version in tried)
+    assert all(version in environment_ranges()["python"] for version in tried)
+    assert "3.10" not in wanted and "3.10" not in environment_ranges()["python"]
+
+
+def test_installed_version_is_the_written_one():
+    assert Version(gencourse.__version__)
+    assert PYPROJECT["tool"]["setuptools"]["packages"] == ["gencourse"]
+
+
+# --- imports --------------------------------------------------------------------------
+
+SIBLINGS = {
+    "models": {"nets"},
+    "steps": {"models", "losses"},
+    "data": {"faces"},
+    "metrics": {"faces"},
+    "plot": {"_explorer", "_map"},
+}
+PLOTTING = {"plot", "_explorer", "_map"}
+ONLY_IN = {"matplotlib": PLOTTING, "ipywidgets": PLOTTING, "torchvision": {"data"}}
+INSIDE_FUNCTIONS = {"matplotlib", "ipywidgets", "torchvision", "sklearn", "scipy"}
+# What is imported under another name than its package's, or comes with a package.
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "cycler": "matplotlib"}
+PACKAGES["IPython"] = "ipywidgets"
+
+
+def imports(source: str) -> list[tuple[str, bool]]:
+    """Return (what, whether at the top level) for each import of a module's source."""
+    tree = ast.parse(source)
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    found = []
+    for node in ast.walk(tree):
+        top = id(node) not in inside
+        if isinstance(node, ast.Import):
+            found += [(alias.name, top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                module = f"gencourse.{module}".rstrip(".")
+            if module == "gencourse":
+                found += [(f"gencourse.{alias.name}", top) for alias in node.names]
+            else:
+                found.append((module, top))
+    return found
+
+
+def import_problems(name: str, source: str) -> list[str]:
+    found = []
+    for what, top in imports(source):
+        package, _, rest = what.partition(".")
+        if package in ("tests", "notebooks", "tools"):
+            found.append(f"{name} imports {what}")
+        if package == "gencourse" and rest.split(".")[0] not in SIBLINGS.get(
+            name, set()
+        ):
+            found.append(f"{name} imports its sibling {what}")
+        if name not in ONLY_IN.get(package, {name}):
+            found.append(f"{name} imports {what}, which belongs to {ONLY_IN[package]}")
+        # A private module is itself loaded inside a function, and only there.
+        heavy = package in INSIDE_FUNCTIONS and not name.startswith("_")
+        if top and (heavy or rest.startswith("_")):
+            found.append(f"{name} imports {what} outside a function")
+    return found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_import_rules(name):
+    assert import_problems(name, FILES[name].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("nets", "from gencourse import losses"),
+        ("nets", "from . import losses"),
+        ("losses", "from gencourse.nets import Encoder"),
+        ("data", "def f():\n    import gencourse.plot"),
+        ("models", "from .losses import kl_to_prior"),
+        ("metrics", "def f():\n    import matplotlib.pyplot as plt"),
+        ("metrics", "from sklearn.decomposition import PCA"),
+        ("data", "import torchvision"),
+        ("train", "def f():\n    from torchvision.utils import make_grid"),
+        ("plot", "import ipywidgets"),
+        ("plot", "from gencourse import _explorer"),
+        ("steps", "from tests import test_steps"),
+    ],
+)
+def test_import_rules_can_be_broken(name, source):
+    assert import_problems(name, source)
+
+
+def test_every_module_is_named_in_the_package():
+    assert set(gencourse.__all__) == set(MODULES)
+    assert set(gencourse.__all__) <= set(dir(gencourse))
+    assert gencourse.losses.__name__ == "gencourse.losses"
+    with pytest.raises(AttributeError, match="no attribute 'wrong'"):
+        gencourse.wrong  # noqa: B018
+
+
+def test_everything_imported_is_a_dependency():
+    declared = set(pyproject_ranges())
+    for name, path in FILES.items():
+        for what, _ in imports(path.read_text(encoding="utf-8")):
+            package = what.split(".")[0]
+            if package in sys.stdlib_module_names | {"gencourse"}:
+                continue
+            package = canonicalize_name(PACKAGES.get(package, package))
+            assert package in declared, f"{name} imports {what}"
+
+
+def python(code: str) -> str:
+    """Run code in a fresh interpreter and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = {"torch", "torchvision", "matplotlib", "sklearn", "scipy", "ipywidgets"}
+    code = f"import sys, gencourse; print(sorted({heavy} & set(sys.modules)))"
+    assert python(code) == "[]"
+
+
+def test_importing_every_module_does_no_work():
+    modules = ", ".join(f"gencourse.{name}" for name in MODULES)
+    heavy = {"torchvision", "matplotlib", "sklearn", "ipywidgets"}
+    code = f"""
+import os, random, sys
+import numpy, torch
+def state():
+    return (torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist(),
+            random.getstate(), torch.get_num_threads(), torch.get_default_dtype(),
+            dict(os.environ))
+before = state()
+import {modules}
+assert state() == before, "importing changed the state of the process"
+print(sorted({heavy} & set(sys.modules)))
+"""
+    assert python(code) == "[]"
+
+
+# --- what people read -----------------------------------------------------------------
+
+
+def test_commands_that_are_named_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        named = re.findall(
+            r"(?:`|^ *)make((?: [A-Z]+=\S*)*) ([a-z]+)", text, re.MULTILINE
+        )
+        missing = {target for _, target in named} - targets
+        assert not missing, f"{page.name} names {missing}"
+    helped = set(
+        re.findall(r"make ([a-z]+)", makefile.split("help:")[1].split("ifneq")[0])
+    )
+    assert helped == targets - {"help"}
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_no_file_names_a_folder_of_one_machine():
+    folders = "|".join(["home", "root", "tmp", "work", "Users", "opt", "mnt"])
+    pattern = re.compile(rf"(?<![\w.:/*~)\]])/({folders})/[a-zA-Z]")
+    assert pattern.search("see " + "/".join(["", "home", "someone"]))
+    names = [
+        "*",
+        ".ci/*",
+        ".github/**/*",
+        "data/*.md",
+        "gencourse/*",
+        "tests/*",
+        "tools/*",
+    ]
+    for path in (p for name in names for p in ROOT.glob(name) if p.is_file()):
+        if path.suffix in {".pyc", ".png"}:
+            continue
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not pattern.search(line), f"{path.relative_to(ROOT)}: {line}"
+
+
+def test_the_code_in_the_readme_runs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    assert code.count("train_size=8000") == code.count("seconds=30") == 1
+    code = code.replace("train_size=8000", "train_size=256, test_size=16")
+    python(code.replace("seconds=30", "steps=2"))
+
+
+def test_ci_runs_the_test_command():
+    script = ROOT / ".ci/run"
+    assert script.stat().st_mode & 0o111, ".ci/run is not executable"
+    assert "\nmake test\n" in script.read_text(encoding="utf-8")

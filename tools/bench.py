@@ -1,0 +1,259 @@
+"""How fast the course is here: `make bench`, or python tools/bench.py --quick.
+
+Each number is the median of several runs. What is compared runs in turns within one
+process, so that a busy machine slows both alike. The common way is a plain loop over a
+DataLoader with torchvision's ToTensor, the same network in torch's default memory
+format and the default Adam.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gencourse import data, faces, train
+from gencourse.models import GAN, VAE, Autoencoder
+from gencourse.steps import AutoencoderStep, GANStep, VAEStep
+
+BATCH = 128
+IMAGES = 4096
+
+
+class MlpVAE(nn.Module):
+    """The 784-400-20 VAE of many tutorials, with the verbs that VAEStep asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 40)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(20, 400),
+            nn.ReLU(),
+            nn.Linear(400, 784),
+            nn.Unflatten(1, (1, 28, 28)),
+        )
+        self.register_buffer("s2", torch.tensor(0.1))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = self.encoder(x).chunk(2, dim=1)
+        return mu, logvar
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor, rng: None = None) -> Tensor:
+        return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+
+
+# --- the common way -------------------------------------------------------------------
+def data_loader(images: Tensor) -> torch.utils.data.DataLoader:
+    """What most tutorials feed a network with: pictures, ToTensor, a DataLoader."""
+    torchvision = data._torchvision()
+    to_picture = torchvision.transforms.ToPILImage()
+    to_tensor = torchvision.transforms.ToTensor()
+    pictures = [to_picture(image) for image in (images * 255).byte()]
+
+    class Pictures(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(pictures)
+
+        def __getitem__(self, i: int) -> tuple[Tensor, int]:
+            return to_tensor(pictures[i]), 0
+
+    return torch.utils.data.DataLoader(Pictures(), batch_size=BATCH, shuffle=True)
+
+
+def common_autoencoder(model: Autoencoder) -> Callable[[Tensor], None]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def step(x: Tensor) -> None:
+        loss = F.mse_loss(model(x), x, reduction="sum") / len(x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def common_vae(model: VAE | MlpVAE) -> Callable[[Tensor], None]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def step(x: Tensor) -> None:
+        mu, logvar = model.encode(x)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        x_hat = torch.sigmoid(model.decoder(z))
+        recon = F.binary_cross_entropy(x_hat, x, reduction="sum")
+        kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+        optimizer.zero_grad()
+        (recon + kl).backward()
+        optimizer.step()
+        (recon + kl).item()
+
+    return step
+
+
+def common_gan(model: GAN) -> Callable[[Tensor], None]:
+    d_optimizer = torch.optim.Adam(model.discriminator.parameters(), lr=4e-4)
+    g_optimizer = torch.optim.Adam(model.generator.parameters(), lr=4e-4)
+    bce = F.binary_cross_entropy_with_logits
+
+    def step(x: Tensor) -> None:
+        ones, zeros = torch.ones(len(x), 1), torch.zeros(len(x), 1)
+        d_optimizer.zero_grad()
+        fake = torch.sigmoid(model.generator(torch.randn(len(x), 16)))
+        d_loss = bce(model.discriminator(x), ones)
+        d_loss = d_loss + bce(model.discriminator(fake.detach()), zeros)
+        d_loss.backward()
+        d_optimizer.step()
+        g_optimizer.zero_grad()
+        g_loss = bce(model.discriminator(fake), ones)
+        g_loss.backward()
+        g_optimizer.step()
+        d_loss.item(), g_loss.item()
+
+    return step
+
+
+def run_common(step: Callable, loader: torch.utils.data.DataLoader) -> None:
+    for x, _ in loader:
+        step(x)
+
+
+# --- measuring ------------------------------------------------------------------------
+def seconds_in_turns(
+    runs: int, *contestants: Callable[[], object]
+) -> list[list[float]]:
+    """Seconds of each contestant in each round, after one round to warm up."""
+    times: list[list[float]] = [[] for _ in contestants]
+    for turn in range(runs + 1):
+        for taken, contestant in zip(times, contestants, strict=True):
+            start = time.perf_counter()
+            contestant()
+            if turn:
+                taken.append(time.perf_counter() - start)
+    return times
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    return statistics.median(s / f for s, f in zip(slow, fast, strict=True))
+
+
+def measure(runs: int, images: int) -> list[tuple]:
+    """Rows of (what, value, unit, "at least" or "at most" or "", target)."""
+    rows: list[tuple] = []
+
+    def report(what, value, unit, sense="", target=None):
+        rows.append((what, value, unit, sense, target))
+        print(line(rows[-1]), flush=True)
+
+    rgb = data.load("faces", 32, train_size=images, test_size=1).train
+    loader = data_loader(rgb[:])
+    for model_class, make_step, make_common, target in (
+        (Autoencoder, AutoencoderStep, common_autoencoder, 4000),
+        (VAE, VAEStep, common_vae, 4000),
+        (GAN, GANStep, common_gan, 1500),
+    ):
+        step = make_step(model_class())
+        plain = model_class().to(memory_format=torch.contiguous_format)
+        common = make_common(plain)
+        batches = rgb.batches(BATCH)
+        ours, theirs = seconds_in_turns(
+            runs,
+            lambda step=step, batches=batches: train.fit(step, batches, epochs=1),
+            lambda common=common: run_common(common, loader),
+        )
+        name = f"{model_class.__name__}, 3x32x32, width 16"
+        speed = images / statistics.median(ours)
+        report(name, speed, "images/s", "at least", target)
+        report("  against the common way", ratio(theirs, ours), "times")
+
+    step, batches = AutoencoderStep(Autoencoder()), rgb.batches(BATCH)
+
+    def bare() -> None:
+        for x in batches:
+            step(x)
+
+    alone, fitted = seconds_in_turns(
+        3 * runs, bare, lambda: train.fit(step, batches, epochs=1)
+    )
+    cost = 100 * (ratio(fitted, alone) - 1)
+    report("fit over the bare loop", cost, "%", "at most", 3)
+    empty = [rgb[:BATCH]] * 2000
+    nothing = {"loss": 1.0}
+    (taken,) = seconds_in_turns(
+        runs, lambda: train.fit(lambda x: nothing, empty, epochs=1)
+    )
+    cost = statistics.median(taken) / len(empty) * 1e6
+    report("  its own time per step", cost, "microseconds")
+
+    gray = data.load("faces", 28, channels=1, train_size=images, test_size=1).train
+    loader = data_loader(gray[:])
+    step, common = VAEStep(MlpVAE(), likelihood="bernoulli"), common_vae(MlpVAE())
+    ours, theirs = seconds_in_turns(
+        runs,
+        lambda: train.fit(step, gray.batches(BATCH), epochs=1),
+        lambda: run_common(common, loader),
+    )
+    speed = images / statistics.median(ours)
+    report("VAE of the tutorials, 784-400-20", speed, "images/s")
+    report("  against the common way", ratio(theirs, ours), "times", "at least", 4)
+
+    knobs = faces.sample_knobs(20_000)
+    (taken,) = seconds_in_turns(min(runs, 3), lambda: faces.render(knobs, 32))
+    report("render 20,000 faces at 32x32", statistics.median(taken), "s", "at most", 4)
+    fresh = faces.render(faces.sample_knobs(256, seed=1), 32)
+    (taken,) = seconds_in_turns(min(runs, 3), lambda: faces.project(fresh))
+    report("project 256 images at 32x32", statistics.median(taken), "s", "at most", 8)
+    return rows
+
+
+def reached(value: float, sense: str, target: float | None) -> bool | None:
+    if not sense:
+        return None
+    return value >= target if sense == "at least" else value <= target
+
+
+def line(row: tuple) -> str:
+    what, value, unit, sense, target = row
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+    verdict = {True: "reached", False: "MISSED", None: ""}[
+        reached(value, sense, target)
+    ]
+    goal = f"{sense} {target:,.0f}" if sense else ""
+    return f"{what:34} {number:>9} {unit:13} {goal:15} {verdict}".rstrip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    options = parser.parse_args()
+    runs, images = (3, 1024) if options.quick else (7, IMAGES)
+    machine = (
+        f"torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    )
+    busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"{machine}{busy}; batch {BATCH}, medians of {runs} runs of {images} images")
+    rows = measure(runs, images)
+    missed = sum(reached(row[1], *row[3:]) is False for row in rows)
+    print("all targets reached" if not missed else f"{missed} target(s) missed")
+    if options.json:
+        keys = ("what", "value", "unit", "sense", "target")
+        results = [dict(zip(keys, row, strict=True)) for row in rows]
+        text = json.dumps({"machine": machine + busy, "results": results}, indent=1)
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
