@@ -1,0 +1,143 @@
+"""The two networks of the course: `Encoder` reads an image, `Decoder` draws one.
+
+Autoencoder = Encoder + Decoder. VAE = Encoder with twice the outputs + Decoder.
+GAN = Decoder as generator + Encoder with one output as discriminator.
+
+Both go down or up a ladder of grids, a factor of two at a time, until the grid is 4
+wide
+or its side is odd: 32 -> 16 -> 8 -> 4, or 28 -> 14 -> 7. Channels double with each of
+the
+first three rungs: width, 2 width, 4 width, and stay there.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """An image in, a vector out: strided convolutions, then one linear layer.
+
+    outputs: how many numbers per image. size: pixels per side, a multiple of 4 in
+    16..128.
+    channels: 1 (gray) or 3 (RGB). width: channels after the first convolution.
+    spectral_norm: divide every weight by its largest singular value, which bounds the
+    slope of the network (Miyato et al. 2018). minibatch_std: let it see how much the
+    images of a batch differ (Karras et al. 2018). Both are for discriminators.
+    Raises ValueError for a size, channels, width or outputs that it cannot serve.
+    Taught in: lesson 02, and 04 as discriminator
+    """
+
+    def __init__(
+        self,
+        outputs: int,
+        size: int = 32,
+        channels: int = 3,
+        width: int = 16,
+        spectral_norm: bool = False,
+        minibatch_std: bool = False,
+    ) -> None:
+        super().__init__()
+        ladder, grid = _ladder(size, channels, width)
+        _check_count("outputs", outputs)
+        self.image_shape = (channels, size, size)
+        layers: list[nn.Module] = []
+        for c_in, c_out in zip(ladder, ladder[1:], strict=False):
+            # 4x4 with stride 2 halves the grid and covers every pixel equally often.
+            layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=2, padding=1)]
+            layers += [nn.SiLU()]
+        if minibatch_std:
+            layers += [MinibatchStd()]
+        c_last = ladder[-1] + minibatch_std
+        layers += [nn.Flatten(), nn.Linear(c_last * grid * grid, outputs)]
+        self.layers = nn.Sequential(*layers)
+        _initialize(self)
+        if spectral_norm:
+            for layer in self.layers:
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                    nn.utils.parametrizations.spectral_norm(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != self.image_shape:
+            c, s, _ = self.image_shape
+            raise ValueError(
+                f"expected images of shape (B, {c}, {s}, {s}), got {tuple(x.shape)}"
+            )
+        return self.layers(x)  # (B, C, S, S) -> (B, 4 width, 4, 4) -> (B, outputs)
+
+
+class Decoder(nn.Module):
+    """A vector in, an image's logits out: the encoder's ladder, climbed up again.
+
+    latent_dim: numbers per image. size, channels, width: as in `Encoder`.
+    The image is `sigmoid(logits)`; likelihoods and losses want the logits themselves.
+    Raises ValueError for a size, channels, width or latent_dim that it cannot serve.
+    Taught in: lesson 02, and 04 as generator
+    """
+
+    def __init__(
+        self, latent_dim: int, size: int = 32, channels: int = 3, width: int = 16
+    ) -> None:
+        super().__init__()
+        ladder, grid = _ladder(size, channels, width)
+        _check_count("latent_dim", latent_dim)
+        self.latent_dim = latent_dim
+        ladder = ladder[::-1]
+        layers: list[nn.Module] = [nn.Linear(latent_dim, ladder[0] * grid * grid)]
+        layers += [nn.Unflatten(1, (ladder[0], grid, grid))]
+        for c_in, c_out in zip(ladder, ladder[1:], strict=False):
+            # Four values for every pixel, laid out as 2x2 pixels: twice the grid.
+            layers += [nn.SiLU(), nn.Conv2d(c_in, 4 * c_out, kernel_size=3, padding=1)]
+            layers += [nn.PixelShuffle(2)]
+        self.layers = nn.Sequential(*layers)
+        _initialize(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        if z.shape[1:] != (self.latent_dim,):
+            raise ValueError(
+                f"expected codes of shape (B, {self.latent_dim}), got {tuple(z.shape)}"
+            )
+        return self.layers(z)  # (B, latent_dim) -> (B, 4 width, 4, 4) -> (B, C, S, S)
+
+
+class MinibatchStd(nn.Module):
+    """One more channel: the batch's standard deviation, averaged over all features.
+
+    (B, C, S, S) -> (B, C + 1, S, S). A generator that repeats itself gives a small
+    number.
+    Source: Karras et al. 2018, section 3. Taught in: lesson 04
+    """
+
+    def forward(self, h: Tensor) -> Tensor:
+        # The small constant keeps the gradient of the root finite where all images
+        # agree.
+        std = (h.var(dim=0, unbiased=False) + 1e-8).sqrt().mean()  # one number
+        return torch.cat([h, std.expand(len(h), 1, *h.shape[2:])], dim=1)
+
+
+def _ladder(size: int, channels: int, width: int) -> tuple[list[int], int]:
+    """The channels of each rung, from the image down, and the side of the last grid."""
+    if not isinstance(size, int) or size not in range(16, 129, 4):
+        raise ValueError(f"size must be a multiple of 4 from 16 to 128, got {size!r}")
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {channels!r}")
+    _check_count("width", width)
+    ladder, grid = [channels], size
+    while grid > 4 and grid % 2 == 0:
+        ladder.append(width * min(2 ** (len(ladder) - 1), 4))
+        grid //= 2
+    return ladder, grid
+
+
+def _check_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
+        raise ValueError(f"{name} must be a whole number from 1 to 4096, got {value!r}")
+
+
+def _initialize(network: nn.Module) -> None:
+    """Weights that keep the size of the signal from layer to layer (He et al. 2015)."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    # Convolutions on a CPU are up to three times faster with the channels innermost.
+    network.to(memory_format=torch.channels_last)

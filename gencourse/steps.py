@@ -1,0 +1,216 @@
+"""One update of each model: `step(x) -> dict of floats`. The unit of teaching.
+
+A step holds the model and its optimizer(s), moves x to the model's device and returns
+what it measured. It updates nothing and raises FloatingPointError when the loss or its
+gradient is not finite, so that the weights stay usable.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from gencourse import losses
+from gencourse.models import GAN, VAE, Autoencoder
+
+
+class AutoencoderStep:
+    """Lower the mean over the batch of ||x - x_hat||^2 by one step of Adam.
+
+    model: anything that maps images to reconstructions. lr: the learning rate.
+    Returns {"loss": squared error per image, summed over its pixels}.
+    Taught in: lesson 02
+    """
+
+    def __init__(self, model: Autoencoder | nn.Module, lr: float = 4e-3) -> None:
+        self.model = model
+        self.optimizer = _adam(model.parameters(), lr)
+
+    def __call__(self, x: Tensor) -> dict[str, float]:
+        x = x.to(_device(self.model))
+        x_hat = self.model(x)
+        loss = losses.squared_error(x, x_hat).mean()
+        _update(self.optimizer, loss)
+        return {"loss": loss.item()}
+
+
+class VAEStep:
+    """Lower the mean over the batch of nll + beta * kl, with one z for each image.
+
+    model: a VAE. beta: a weight >= 0, or a function of the number of steps done so far
+    (warm-up: `lambda n: min(1, n / 500)`). lr: the learning rate. rng: draws eps.
+    s2: "fixed" uses model.s2; "optimal" takes each batch's mean squared error, its best
+    value, and keeps a running average in model.s2 for evaluation.
+    likelihood: "gaussian", or "bernoulli" for binary pixels.
+    Returns {"loss", "recon", "kl", "squared_error", "elbo"}: recon is the nll; recon,
+    kl and elbo = -recon - kl (whatever beta is) in nats per image.
+    Source: Kingma & Welling 2014; Higgins et al. 2017 (beta); Rybkin et al. 2021 (s2).
+    Taught in: lesson 03
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        beta: float | Callable[[int], float] = 1.0,
+        s2: str = "fixed",
+        likelihood: str = "gaussian",
+        lr: float = 4e-3,
+        rng: torch.Generator | None = None,
+    ) -> None:
+        _check_choice("s2", s2, ("fixed", "optimal"))
+        _check_choice("likelihood", likelihood, ("gaussian", "bernoulli"))
+        if likelihood == "bernoulli" and s2 == "optimal":
+            raise ValueError("a Bernoulli likelihood has no variance: leave s2='fixed'")
+        self.model, self.beta, self.rng = model, beta, rng
+        self.s2, self.likelihood = s2, likelihood
+        self.optimizer = _adam(model.parameters(), lr)
+        self.steps_done = 0
+
+    def __call__(self, x: Tensor) -> dict[str, float]:
+        model = self.model
+        x = x.to(_device(model))
+        beta = self.beta(self.steps_done) if callable(self.beta) else self.beta
+
+        mu, logvar = model.encode(x)
+        z = model.reparameterize(mu, logvar, self.rng)
+        logits = model.decoder(z)
+        x_hat = torch.sigmoid(logits)
+
+        squared_error = losses.squared_error(x, x_hat)  # (B,)
+        s2 = model.s2
+        if self.s2 == "optimal":
+            # The variance that maximizes the likelihood is the mean squared error. At
+            # an optimum the gradient through it is zero, so it counts as a constant.
+            s2 = squared_error.detach().mean() / x[0].numel()
+        if self.likelihood == "gaussian":
+            nll = losses.gaussian_nll(x, x_hat, s2)
+        else:
+            nll = losses.bernoulli_nll(x, logits)
+        kl = losses.kl_to_prior(mu, logvar)
+        loss = (nll + beta * kl).mean()
+        _update(self.optimizer, loss)
+
+        if self.s2 == "optimal":
+            model.s2.lerp_(s2, 0.05 if self.steps_done else 1.0)
+        self.steps_done += 1
+        return {
+            "loss": loss.item(),
+            "recon": nll.mean().item(),
+            "kl": kl.mean().item(),
+            "squared_error": squared_error.mean().item(),
+            "elbo": losses.elbo(nll, kl).mean().item(),
+        }
+
+
+class GANStep:
+    """The discriminator's turn, then the generator's, each with its own Adam.
+
+    model: a GAN. loss: "non-saturating", "saturating" or "wasserstein" (where the
+    discriminator is a critic). r1: gamma of (gamma / 2) ||grad D(real)||^2. gp: the
+    weight of the gradient penalty; None means 10 with "wasserstein", else 0. n_critic:
+    the generator moves once in so many steps. lr, betas: both Adams'. rng: the source
+    of z.
+    Returns {"d_loss", "g_loss", "d_real", "d_fake"}: d_loss without penalties, so that
+    it compares with log 4; d_real, d_fake the mean of D(x) and D(G(z)), probabilities
+    (with "wasserstein" the mean scores). Where the generator did not move, g_loss is
+    the last.
+    Source: Goodfellow et al. 2014, algorithm 1; Gulrajani et al. 2017; Mescheder et al.
+    2018.
+    Taught in: lesson 04
+    """
+
+    def __init__(
+        self,
+        model: GAN,
+        loss: str = "non-saturating",
+        r1: float = 0.0,
+        gp: float | None = None,
+        n_critic: int = 1,
+        lr: float = 4e-4,
+        betas: tuple[float, float] = (0.5, 0.99),
+        rng: torch.Generator | None = None,
+    ) -> None:
+        _check_choice("loss", loss, ("non-saturating", "saturating", "wasserstein"))
+        if n_critic < 1:
+            raise ValueError(f"n_critic must be at least 1, got {n_critic!r}")
+        self.model, self.loss, self.n_critic, self.rng = model, loss, n_critic, rng
+        self.r1 = r1
+        self.gp = (10.0 if loss == "wasserstein" else 0.0) if gp is None else gp
+        self.d_optimizer = _adam(model.discriminator.parameters(), lr, betas)
+        self.g_optimizer = _adam(model.generator.parameters(), lr, betas)
+        self.steps_done = 0
+        self.g_loss = float("nan")
+
+    def __call__(self, x: Tensor) -> dict[str, float]:
+        model, wasserstein = self.model, self.loss == "wasserstein"
+        real = x.to(_device(model))
+        fake = model.generate(model.prior(len(real), self.rng))
+
+        # The discriminator's turn. detach: its loss must not move the generator.
+        real_logits = model.discriminate(real)
+        fake_logits = model.discriminate(fake.detach())
+        d_losses = losses.critic_loss if wasserstein else losses.discriminator_loss
+        d_loss = d_losses(real_logits, fake_logits).mean()
+        penalty = torch.zeros_like(d_loss)
+        if self.r1:
+            r1 = losses.r1_penalty(model.discriminate, real)
+            penalty = penalty + self.r1 / 2 * r1.mean()
+        if self.gp:
+            gp = losses.gradient_penalty(
+                model.discriminate, real, fake.detach(), self.rng
+            )
+            penalty = penalty + self.gp * gp.mean()
+        _update(self.d_optimizer, d_loss + penalty)
+
+        # The generator's turn. The same fakes are judged again, by the new
+        # discriminator.
+        if self.steps_done % self.n_critic == 0:
+            g_losses = {
+                "non-saturating": losses.generator_loss,
+                "saturating": losses.saturating_generator_loss,
+                "wasserstein": losses.critic_generator_loss,
+            }[self.loss]
+            g_loss = g_losses(model.discriminate(fake)).mean()
+            _update(self.g_optimizer, g_loss)
+            self.g_loss = g_loss.item()
+        self.steps_done += 1
+
+        if not wasserstein:
+            real_logits, fake_logits = real_logits.sigmoid(), fake_logits.sigmoid()
+        return {
+            "d_loss": d_loss.item(),
+            "g_loss": self.g_loss,
+            "d_real": real_logits.mean().item(),
+            "d_fake": fake_logits.mean().item(),
+        }
+
+
+def _adam(
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step down the gradient of the loss, or an error and no step at all."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad()
+    # `inputs` leaves the other player's weights out of the backward pass.
+    loss.backward(inputs=parameters)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if not torch.isfinite(norm + loss.detach()):
+        raise FloatingPointError(
+            f"loss = {loss.item()}, norm of its gradient = {norm.item()}"
+        )
+    optimizer.step()
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")

@@ -1,0 +1,299 @@
+"""A step does one right update: held against gradients worked out another way."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+
+from gencourse.models import GAN, VAE, Autoencoder
+from gencourse.steps import AutoencoderStep, GANStep, VAEStep
+
+SMALL = dict(size=16, channels=1, width=4)
+
+
+def images(n=6, seed=0):
+    return torch.rand(n, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def weights(module):
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def changed(module, before):
+    return [
+        not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True)
+    ]
+
+
+def adam_by_hand(module, loss, lr):
+    """Adam's first step: each weight moves by lr * g / (|g| + eps)."""
+    gradients = torch.autograd.grad(loss, list(module.parameters()))
+    return [
+        p.detach() - lr * g / (g.abs() + 1e-8)
+        for p, g in zip(module.parameters(), gradients, strict=True)
+    ]
+
+
+def assert_same(module, expected):
+    for p, e in zip(module.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach(), e, rtol=1e-4, atol=1e-6)
+
+
+def test_autoencoder_step_is_adam_on_the_mean_squared_error_per_image():
+    model, x = Autoencoder(3, **SMALL), images()
+    twin = copy.deepcopy(model)
+    loss = (x - twin(x)).pow(2).sum() / len(x)
+    expected = adam_by_hand(twin, loss, 1e-3)
+    values = AutoencoderStep(model, lr=1e-3)(x)
+    assert values == {"loss": pytest.approx(loss.item(), rel=1e-5)}
+    assert_same(model, expected)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_vae_step_is_adam_on_nll_plus_beta_kl(likelihood):
+    model, x = VAE(3, s2=0.07, **SMALL), images()
+    x = (x > 0.5).float() if likelihood == "bernoulli" else x
+    twin, beta = copy.deepcopy(model), 2.5
+    mu, logvar = twin.encode(x)
+    q = Normal(mu, (logvar / 2).exp())
+    eps = torch.randn(mu.shape, generator=torch.Generator().manual_seed(5))
+    logits = twin.decoder(mu + q.stddev * eps)
+    if likelihood == "gaussian":
+        p = Independent(Normal(logits.sigmoid(), math.sqrt(0.07)), 3)
+    else:
+        p = Independent(Bernoulli(logits=logits), 3)
+    recon = -p.log_prob(x).mean()
+    kl = kl_divergence(q, Normal(torch.zeros(3), torch.ones(3))).sum(1).mean()
+    expected = adam_by_hand(twin, recon + beta * kl, 1e-3)
+
+    rng = torch.Generator().manual_seed(5)
+    step = VAEStep(model, beta=beta, likelihood=likelihood, lr=1e-3, rng=rng)
+    values = step(x)
+    assert values["recon"] == pytest.approx(recon.item(), rel=1e-4)
+    assert values["kl"] == pytest.approx(kl.item(), rel=1e-4)
+    assert values["loss"] == pytest.approx((recon + beta * kl).item(), rel=1e-4)
+    assert values["elbo"] == pytest.approx(-(recon + kl).item(), rel=1e-4)
+    error = (x - logits.sigmoid()).pow(2).sum((1, 2, 3)).mean()
+    assert values["squared_error"] == pytest.approx(error.item(), rel=1e-4)
+    assert_same(model, expected)
+    assert model.s2.item() == pytest.approx(0.07)
+
+
+def test_optimal_s2_is_the_mean_squared_error_and_is_kept_in_the_model():
+    model, x = VAE(3, **SMALL), images()
+    step = VAEStep(model, s2="optimal", lr=0.0)
+    values = step(x)
+    d = x[0].numel()
+    mse = values["squared_error"] / d
+    assert model.s2.item() == pytest.approx(mse, rel=1e-5)
+    best = d / 2 * (1 + math.log(2 * math.pi * mse))
+    assert values["recon"] == pytest.approx(best, rel=1e-5)
+    # Afterwards an average that follows slowly.
+    mse_2 = step(1 - x)["squared_error"] / d
+    assert model.s2.item() == pytest.approx(0.95 * mse + 0.05 * mse_2, rel=1e-4)
+    assert step.model.settings["s2"] == 0.1
+
+
+def test_gradient_with_optimal_s2_is_the_gradient_through_it():
+    model, x = VAE(3, **SMALL).double(), images().double()
+    twin = copy.deepcopy(model)
+    mu, logvar = twin.encode(x)
+    rng = torch.Generator().manual_seed(5)
+    eps = torch.randn(mu.shape, generator=rng, dtype=torch.float64)
+    x_hat = twin.decode(mu + (logvar / 2).exp() * eps)
+    d = x[0].numel()
+    nll = d / 2 * torch.log(2 * math.pi * (x - x_hat).square().mean()) + d / 2
+    kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1).mean()
+    gradients = torch.autograd.grad(nll + kl, list(twin.parameters()))
+    VAEStep(model, s2="optimal", lr=0.0, rng=torch.Generator().manual_seed(5))(x)
+    for p, g in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(p.grad, g)
+
+
+def test_beta_may_be_a_function_of_the_steps_done():
+    seen = []
+
+    def warm_up(n):
+        seen.append(n)
+        return 0.5 * n
+
+    step = VAEStep(VAE(3, **SMALL), beta=warm_up)
+    for n in range(3):
+        values = step(images())
+        weighted = values["recon"] + 0.5 * n * values["kl"]
+        assert values["loss"] == pytest.approx(weighted, rel=1e-5)
+    assert seen == [0, 1, 2]
+
+
+def test_vae_step_refuses_what_it_does_not_know():
+    model = VAE(3, **SMALL)
+    with pytest.raises(ValueError, match="s2 must be one of fixed, optimal; got 0.1"):
+        VAEStep(model, s2=0.1)
+    with pytest.raises(ValueError, match="likelihood must be .*got 'laplace'"):
+        VAEStep(model, likelihood="laplace")
+    with pytest.raises(ValueError, match="no variance"):
+        VAEStep(model, likelihood="bernoulli", s2="optimal")
+
+
+# --- the two players ------------------------------------------------------------------
+def prob(logit):
+    return 1 / (1 + torch.exp(-logit))
+
+
+G_LOSSES = {
+    "non-saturating": lambda logit: -prob(logit).log(),
+    "saturating": lambda logit: (1 - prob(logit)).log(),
+    "wasserstein": lambda logit: -logit,
+}
+
+
+@pytest.mark.parametrize("loss", G_LOSSES)
+def test_gan_step_moves_each_player_down_its_own_loss_only(loss):
+    model, x = GAN(3, **SMALL), images()
+    twin = copy.deepcopy(model)
+    z = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
+    fake = torch.sigmoid(twin.generator(z))
+    real_logit, fake_logit = twin.discriminator(x), twin.discriminator(fake.detach())
+    if loss == "wasserstein":
+        d_loss = fake_logit.mean() - real_logit.mean()
+        d_real, d_fake = real_logit.mean().item(), fake_logit.mean().item()
+    else:
+        d_loss = -(prob(real_logit).log() + (1 - prob(fake_logit)).log()).mean()
+        d_real, d_fake = prob(real_logit).mean().item(), prob(fake_logit).mean().item()
+    d_expected = adam_by_hand(twin.discriminator, d_loss, 1e-3)
+    with torch.no_grad():
+        for p, e in zip(twin.discriminator.parameters(), d_expected, strict=True):
+            p.copy_(e)
+    g_loss = G_LOSSES[loss](twin.discriminator(fake)).mean()
+    g_expected = adam_by_hand(twin.generator, g_loss, 1e-3)
+
+    rng = torch.Generator().manual_seed(2)
+    values = GANStep(model, loss=loss, gp=0.0, lr=1e-3, rng=rng)(x)
+    assert values["d_loss"] == pytest.approx(d_loss.item(), rel=1e-4, abs=1e-6)
+    assert values["g_loss"] == pytest.approx(g_loss.item(), rel=1e-4, abs=1e-6)
+    assert values["d_real"] == pytest.approx(d_real, rel=1e-4, abs=1e-6)
+    assert values["d_fake"] == pytest.approx(d_fake, rel=1e-4, abs=1e-6)
+    assert_same(model.discriminator, d_expected)
+    assert_same(model.generator, g_expected)
+
+
+def test_penalties_enter_with_their_weights():
+    def d_gradients(**options):
+        torch.manual_seed(0)
+        model = GAN(3, **SMALL).double()
+        step = GANStep(model, lr=0.0, rng=torch.Generator().manual_seed(1), **options)
+        values = step(images().double())
+        return [p.grad.clone() for p in model.discriminator.parameters()], values, model
+
+    plain, values, model = d_gradients()
+    with_r1, values_r1, _ = d_gradients(r1=3.0)
+    assert values_r1 == values  # d_loss is reported without penalties
+    x = images().double().requires_grad_()
+    (slope,) = torch.autograd.grad(model.discriminator(x).sum(), x, create_graph=True)
+    penalty = 3.0 / 2 * slope.square().sum() / len(x)
+    extra = torch.autograd.grad(
+        penalty, list(model.discriminator.parameters()), allow_unused=True
+    )
+    for a, b, e in zip(plain, with_r1, extra, strict=True):
+        torch.testing.assert_close(b - a, torch.zeros_like(a) if e is None else e)
+
+    with_gp = d_gradients(gp=2.0)[0]
+    twice = d_gradients(gp=4.0)[0]
+    assert any(not torch.allclose(a, b) for a, b in zip(plain, with_gp, strict=True))
+    for a, b, c in zip(plain, with_gp, twice, strict=True):
+        torch.testing.assert_close(c - a, 2 * (b - a))
+
+
+def test_gradient_penalty_comes_with_wasserstein_unless_told_otherwise():
+    model = GAN(3, **SMALL)
+    assert GANStep(model, loss="wasserstein").gp == 10
+    assert GANStep(model, loss="wasserstein", gp=0.0).gp == 0
+    assert GANStep(model).gp == 0
+
+
+def test_n_critic_rests_the_generator():
+    model = GAN(3, **SMALL)
+    step = GANStep(model, n_critic=3)
+    moved, g_losses = [], []
+    for _ in range(6):
+        before, d_before = weights(model.generator), weights(model.discriminator)
+        g_losses.append(step(images())["g_loss"])
+        moved.append(any(changed(model.generator, before)))
+        assert any(changed(model.discriminator, d_before))
+    assert moved == [True, False, False, True, False, False]
+    assert g_losses[0] == g_losses[1] == g_losses[2] != g_losses[3] == g_losses[5]
+
+
+def test_gan_step_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="loss must be one of .*got 'hinge'"):
+        GANStep(GAN(3, **SMALL), loss="hinge")
+    with pytest.raises(ValueError, match="n_critic"):
+        GANStep(GAN(3, **SMALL), n_critic=0)
+
+
+# --- what must not happen -------------------------------------------------------------
+STEPS = [(Autoencoder, AutoencoderStep), (VAE, VAEStep), (GAN, GANStep)]
+
+
+@pytest.mark.parametrize(("model_class", "step_class"), STEPS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_pixel_stops_the_step_before_it_touches_the_weights(
+    model_class, step_class, bad
+):
+    model = model_class(3, **SMALL)
+    step = step_class(model)
+    step(images())
+    before, x = weights(model), images()
+    x[2, 0, 3, 3] = bad
+    with pytest.raises(FloatingPointError, match="loss = "):
+        step(x)
+    assert not any(changed(model, before))
+    step(images())  # and it can go on
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_bad_gradient_of_a_finite_loss_stops_the_step_too():
+    class Root(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return x + self.a.abs().sqrt()  # slope without bound at 0
+
+    model = Root()
+    with pytest.raises(FloatingPointError, match="norm of its gradient = (nan|inf)"):
+        AutoencoderStep(model)(images() + 1)
+    assert model.a.item() == 0
+
+
+@pytest.mark.parametrize(("model_class", "step_class"), STEPS)
+def test_each_model_learns_within_seconds(model_class, step_class):
+    # Eight images with one bar each: easy, but impossible for a step that is wrong.
+    torch.manual_seed(0)
+    x = torch.zeros(8, 1, 16, 16)
+    for i in range(8):
+        x[i, 0, :, 2 * i : 2 * i + 2] = 1
+    x = x.repeat(4, 1, 1, 1)
+    model = model_class(4, **SMALL)
+    step = step_class(model, lr=1e-3 if model_class is GAN else 4e-3)
+    first = [step(x) for _ in range(3)]
+    last = [step(x) for _ in range(200)][-20:]
+
+    def mean(values, name):
+        return sum(v[name] for v in values) / len(values)
+
+    if model_class is Autoencoder:
+        assert mean(last, "loss") < 0.25 * mean(first, "loss")
+    elif model_class is VAE:
+        assert mean(last, "squared_error") < 0.5 * mean(first, "squared_error")
+        assert mean(last, "elbo") > mean(first, "elbo")
+    else:
+        # Each generated image comes near one of the eight, if perhaps always the same.
+        def distance(gan):
+            return torch.cdist(gan.sample(64).flatten(1), x[:8].flatten(1)).amin(1)
+
+        untrained = model_class(4, **SMALL)
+        assert distance(model).mean() < 0.5 * distance(untrained).mean()
