@@ -12,9 +12,9 @@ LAB_ARGS ?=
 PY := .venv/bin/python
 READY := .venv/ready
 
-# Idle OpenMP threads sleep instead of spinning: two notebooks that train at the same
-# time on two cores would otherwise slow each other down about ten times.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Idle OpenMP threads soon sleep instead of spinning on: two notebooks that train at the
+# same time on two cores would otherwise slow each other down ten times and more.
+export GOMP_SPINCOUNT ?= 1000
 # Settings, caches and histories stay in .venv, and those of other projects stay out.
 export JUPYTER_CONFIG_DIR := $(CURDIR)/.venv/jupyter
 export JUPYTER_DATA_DIR := $(CURDIR)/.venv/jupyter/data

@@ -8,6 +8,7 @@ Read the files in the order in which data flows:
 
     faces     knobs, render(knobs, size), project(images): the true decoder, the referee
     data      load(name, size): faces, handwriting, downloads, a folder; batches
+    files     how data reads, checks, fetches and caches files (skip at first reading)
     nets      Encoder, Decoder
     models    Autoencoder, VAE, GAN
     losses    one number per example; the equation is the first line
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "data",
     "faces",
+    "files",
     "losses",
     "metrics",
     "models",

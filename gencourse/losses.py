@@ -19,8 +19,7 @@ def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
     """||x - x_hat||_2^2, the sum over all pixels and channels of an image.
 
     x, x_hat: (B, ...), the same shape, usually (B, C, S, S) in [0, 1].
-    Returns (B,); zero only where x_hat equals x. Divide by C*S*S for the mean per
-    value.
+    Returns (B,); zero only where x_hat equals x: C*S*S times the mean per value.
     Raises ValueError when the shapes differ.
     Source: Hinton & Salakhutdinov 2006. Taught in: lesson 02
     """

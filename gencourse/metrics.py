@@ -96,19 +96,17 @@ def two_nn_dimension(points: Tensor) -> tuple[float, float]:
 
 def _nearest(points: Tensor, k: int) -> Tensor:
     """Distances to the k nearest other points, ascending: (N, k)."""
-    # The matrix product is fast where D is large, but rounds off distances that are
-    # small beside the vectors, as they are among many points in few dimensions.
-    mode = (
-        "use_mm_for_euclid_dist"
-        if points.shape[1] > 64
-        else "donot_use_mm_for_euclid_dist"
-    )
+    points = points - points.mean(0)
     found = []
-    for start in range(0, len(points), 1024):  # bounds the memory to 1024 rows
-        distance = torch.cdist(points[start : start + 1024], points, compute_mode=mode)
-        rows = torch.arange(len(distance), device=points.device)
-        distance[rows, rows + start] = float("inf")  # a point is not its own neighbor
-        found.append(distance.topk(k, largest=False).values)
+    for start in range(0, len(points), 256):  # bounds the memory
+        some = points[start : start + 256]
+        distance = torch.cdist(some, points)
+        rows = torch.arange(len(some), device=points.device)
+        distance[rows, rows + start] = float("inf")  # no point is its own neighbor
+        # cdist is fast but rounds off small distances: measure the best ones again.
+        near = distance.topk(min(k + 8, len(points) - 1), largest=False).indices
+        exact = (points[near] - some[:, None]).norm(dim=2)
+        found.append(exact.topk(k, largest=False).values)
     return torch.cat(found)
 
 

@@ -59,6 +59,7 @@ class VAE(nn.Module):
         s2: float = 0.1,
     ) -> None:
         super().__init__()
+        s2 = float(s2)
         if not 0 < s2 < float("inf"):
             raise ValueError(f"s2 is a variance and must be > 0, got {s2!r}")
         self.settings = dict(
@@ -66,7 +67,7 @@ class VAE(nn.Module):
         )
         self.encoder = Encoder(2 * latent_dim, size, channels, width)
         self.decoder = Decoder(latent_dim, size, channels, width)
-        self.register_buffer("s2", torch.tensor(float(s2)))
+        self.register_buffer("s2", torch.tensor(s2))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images -> (mu, logvar), each (B, latent_dim); logvar = log sigma^2."""

@@ -126,7 +126,7 @@ class GANStep:
         r1: float = 0.0,
         gp: float | None = None,
         n_critic: int = 1,
-        lr: float = 4e-4,
+        lr: float = 2e-3,
         betas: tuple[float, float] = (0.5, 0.99),
         rng: torch.Generator | None = None,
     ) -> None:
@@ -162,8 +162,7 @@ class GANStep:
             penalty = penalty + self.gp * gp.mean()
         _update(self.d_optimizer, d_loss + penalty)
 
-        # The generator's turn. The same fakes are judged again, by the new
-        # discriminator.
+        # The generator's turn: the new discriminator judges the same fakes again.
         if self.steps_done % self.n_critic == 0:
             g_losses = {
                 "non-saturating": losses.generator_loss,
@@ -199,7 +198,8 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
     # `inputs` leaves the other player's weights out of the backward pass.
     loss.backward(inputs=parameters)
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norms = [p.grad.norm() for p in parameters if p.grad is not None]
+    norm = torch.stack(norms).norm()
     if not torch.isfinite(norm + loss.detach()):
         raise FloatingPointError(
             f"loss = {loss.item()}, norm of its gradient = {norm.item()}"

@@ -99,8 +99,9 @@ def fit(
     to end; with several, whichever comes first. history: of an earlier call, to be
     continued.
     progress: a bar; None shows one to a person at a notebook or terminal after 2 s.
-    The stop button (Ctrl-C) finishes the step at hand, prints a line and returns: model
-    and history stay as they are. A second press raises KeyboardInterrupt at once.
+    Returns the history. The stop button (Ctrl-C) finishes the step at hand, prints a
+    line and returns too: model and history stay as they are. A second press raises
+    KeyboardInterrupt at once.
     Raises TrainingDiverged when a value is NaN or infinite, ValueError for an
     impossible request or batches that give nothing, TypeError when step does not return
     numbers.
@@ -123,7 +124,6 @@ def fit(
                     for batch in batches:
                         x = batch[0] if isinstance(batch, (tuple, list)) else batch
                         values = _call(step, x, history)
-                        # One block without calls into torch: all of a step or nothing.
                         for name, value in values.items():
                             history.steps.setdefault(name, []).append(value)
                             totals[name] = totals.get(name, 0.0) + value * len(x)
@@ -207,6 +207,8 @@ def _check_limits(
 ) -> None:
     if epochs is None and steps is None and seconds is None:
         raise ValueError("say when to end: epochs=..., steps=... or seconds=...")
+    if isinstance(batches, Tensor):
+        raise TypeError("batches is one tensor: pass a list, such as x.split(64)")
     for name, value in (("epochs", epochs), ("steps", steps)):
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, int) or value < 1
@@ -419,9 +421,8 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
     dtypes = {t.dtype for t in tensors.values()}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
         raise ValueError(f"{path} holds values of types {sorted(map(str, dtypes))}")
-    # The weights that initialization draws are thrown away: leave no trace in the
-    # stream of random numbers, so that training after loading or not loading is the
-    # same.
+    # Building a model draws weights: leave no trace in the stream of random numbers,
+    # so that training goes the same whether or not something was loaded before.
     with torch.random.fork_rng(devices=[]):
         try:
             # A model on the meta device has shapes but takes no memory.

@@ -271,16 +271,15 @@ def test_a_bad_gradient_of_a_finite_loss_stops_the_step_too():
 
 @pytest.mark.parametrize(("model_class", "step_class"), STEPS)
 def test_each_model_learns_within_seconds(model_class, step_class):
-    # Eight images with one bar each: easy, but impossible for a step that is wrong.
+    # Left half or upper half white: easy, but impossible for a step that is wrong.
     torch.manual_seed(0)
-    x = torch.zeros(8, 1, 16, 16)
-    for i in range(8):
-        x[i, 0, :, 2 * i : 2 * i + 2] = 1
-    x = x.repeat(4, 1, 1, 1)
+    x = torch.zeros(2, 1, 16, 16)
+    x[0, 0, :, :8] = x[1, 0, :8] = 1
+    x = x.repeat(8, 1, 1, 1)
     model = model_class(4, **SMALL)
-    step = step_class(model, lr=1e-3 if model_class is GAN else 4e-3)
+    step = step_class(model, lr=2e-3)
     first = [step(x) for _ in range(3)]
-    last = [step(x) for _ in range(200)][-20:]
+    last = [step(x) for _ in range(300)][-20:]
 
     def mean(values, name):
         return sum(v[name] for v in values) / len(values)
@@ -291,9 +290,9 @@ def test_each_model_learns_within_seconds(model_class, step_class):
         assert mean(last, "squared_error") < 0.5 * mean(first, "squared_error")
         assert mean(last, "elbo") > mean(first, "elbo")
     else:
-        # Each generated image comes near one of the eight, if perhaps always the same.
+        # Each generated image comes near one of the two, if perhaps always the same.
         def distance(gan):
-            return torch.cdist(gan.sample(64).flatten(1), x[:8].flatten(1)).amin(1)
+            return torch.cdist(gan.sample(64).flatten(1), x[:2].flatten(1)).amin(1)
 
         untrained = model_class(4, **SMALL)
-        assert distance(model).mean() < 0.5 * distance(untrained).mean()
+        assert distance(model).mean() < 0.6 * distance(untrained).mean()

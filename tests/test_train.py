@@ -113,6 +113,11 @@ def test_impossible_ends_are_refused(options, message):
         train.fit(Recorder(), batches(1), **options)
 
 
+def test_one_tensor_is_not_taken_for_batches():
+    with pytest.raises(TypeError, match="x.split"):
+        train.fit(Recorder(), torch.zeros(4, 2), epochs=1)
+
+
 def test_batches_that_give_nothing_are_an_error():
     with pytest.raises(ValueError, match="nothing to train on"):
         train.fit(Recorder(), [], epochs=2)

@@ -1,0 +1,120 @@
+"""The drawing of `plot.map_of_the_course`; may be skipped: nothing else needs it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+INK, DOTS = "#222222", {"color": "#222222", "lw": 1.6, "ls": (0, (2, 2)), "zorder": 5}
+ALT = (
+    "Map of the course. Left: image space, 49,152 numbers, almost all of it noise; "
+    "faces lie on a thin curved sheet in it. Right: latent space, 8 numbers, a round "
+    "flat cloud. The arrow 'compress' (encoder) leads from left to right, the arrow "
+    "'generate' (decoder) from right to left. Highlighted: {}."
+)
+MATH = {"math_fontfamily": "stix"}
+
+
+def draw(page, tiles: np.ndarray | None, highlight: str, colors: dict) -> None:
+    """Both spaces and arrows, 960 x 420 pixels. tiles: (N, H, W, 3) bytes, or None."""
+    page.figure.set_layout_engine("none")
+    axes = page.axes[0]
+    axes.set_position((0, 0, 1, 1))
+    axes.axis("off")
+    walk = np.linspace(0.09, 0.91, 5 if tiles is None else len(tiles))
+    _image_space(axes, walk, tiles)
+    _latent_space(axes, walk)
+    for x, name, count in ((222, "image", "49,152"), (808, "latent", "8")):
+        axes.text(x, 384, f"{name} space", ha="center", size=19, weight="bold")
+        axes.text(x, 361, f"{count} numbers", ha="center", color="#555555")
+    for name, color in colors.items():
+        _arrow(axes, name, color, dim=highlight not in ("both", name))
+    axes.set(xlim=(0, 960), ylim=(0, 420))
+
+
+def _arrow(axes, name: str, color: str, dim: bool) -> None:
+    """The arrow between the spaces, with its name and symbols; pale if dim."""
+    start, end, y, at, symbols = {
+        "compress": (448, 656, 318, 234, r"encoder  $q_\phi(z\,|\,x)$"),
+        "generate": (656, 448, 64, 134, r"decoder  $p_\theta(x\,|\,z)$,  $G(z)$"),
+    }[name]
+    color, ink = ("#C9C9C9", "#ABABAB") if dim else (color, INK)
+    shape = {
+        "arrowstyle": "simple,head_length=1.1,head_width=1.5,tail_width=0.5",
+        "connectionstyle": "arc3,rad=-0.25",
+        "mutation_scale": 15 if dim else 27,
+    }
+    shape |= {"color": color, "lw": 0, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (end, at), (start, at), arrowprops=shape)
+    word = {"ha": "center", "size": 16 if dim else 20, "weight": "bold"}
+    axes.text(553, y, name, color=color, **word)
+    axes.text(553, y - 27, symbols, ha="center", size=14, color=ink, **MATH)
+
+
+def _sheet(u, v) -> tuple[np.ndarray, np.ndarray]:
+    """Where the point (u, v) of the flat latent square lies on the curved sheet."""
+    return 34 + 312 * u + 56 * v, 112 + 146 * v + 42 * np.sin(5.6 * u + 0.5)
+
+
+def _tint(u) -> np.ndarray:
+    """The color of a place in latent space, the same on the sheet and in the cloud."""
+    ends = np.array([[127, 191, 232], [228, 230, 220], [243, 181, 98]]) / 255
+    u = np.clip(np.asarray(u), 0, 1)
+    return np.stack([np.interp(u, (0, 0.5, 1), ends[:, i]) for i in range(3)], -1)
+
+
+def _paste(axes, pixels: np.ndarray, x: float, y: float, wide: int, zorder: int):
+    x, y = round(x - wide / 2), round(y - wide / 2)  # on whole pixels
+    place = {"extent": (x, x + wide, y, y + wide), "aspect": "auto", "zorder": zorder}
+    axes.imshow(pixels, interpolation="nearest", **place)
+
+
+def _image_space(axes, walk: np.ndarray, tiles: np.ndarray | None) -> None:
+    from matplotlib.patches import Arc, Circle, FancyBboxPatch
+
+    box = {"boxstyle": "round,pad=0,rounding_size=14", "lw": 1.2}
+    axes.add_patch(
+        FancyBboxPatch((14, 22), 416, 328, fc="#F7F7F7", ec="#888888", **box)
+    )
+    rng = np.random.default_rng(2)
+    for x, y in ((42, 318), (246, 320), (396, 322), (44, 52), (132, 50), (392, 60)):
+        _paste(axes, rng.random((8, 8, 3)), x, y, 32, 2)
+    u, v = np.meshgrid(np.linspace(0, 1, 121), np.linspace(0, 1, 9))
+    x, y = _sheet(u, v)
+    for i in range(120):  # strips, darker where the sheet turns away
+        xs = [x[0, i], x[-1, i], x[-1, i + 1], x[0, i + 1]]
+        ys = [y[0, i], y[-1, i], y[-1, i + 1], y[0, i + 1]]
+        shade = 0.95 + 0.05 * np.cos(5.6 * u[0, i] + 0.2)
+        axes.fill(xs, ys, color=shade * _tint(u[0, i]), lw=0.8, zorder=3)
+    axes.plot(x[:, ::10], y[:, ::10], color="white", lw=0.9, zorder=4)
+    axes.plot(x[::2].T, y[::2].T, color="white", lw=0.9, zorder=4)
+    axes.plot(*_sheet(u[0], 0.5), **DOTS)
+    for i, at in enumerate(walk):
+        x, y = _sheet(at, 0.5)
+        if tiles is not None:
+            _paste(axes, np.ones((1, 1, 3)), x, y, tiles.shape[2] + 4, 6)
+            _paste(axes, tiles[i], x, y, tiles.shape[2], 7)
+            continue
+        axes.add_patch(Circle((x, y), 26, fc="#FFF3DF", ec=INK, lw=1.6, zorder=6))
+        axes.plot([x - 9, x + 9], [y + 7] * 2, "o", ms=4.5, color=INK, zorder=7)
+        smile, turn = 24 * (at - 0.5), 180 * (at > 0.5)
+        size = {"width": 22, "height": 1 + abs(smile), "lw": 2}
+        ends = {"theta1": turn, "theta2": turn + 180}
+        mouth = (x, y - 9 + smile * 0.3)
+        axes.add_patch(Arc(mouth, **size, **ends, color=INK, zorder=7))
+
+
+def _latent_space(axes, walk: np.ndarray) -> None:
+    center, radius = np.array([808.0, 186.0]), 104.0
+    points = np.random.default_rng(4).standard_normal((1800, 2)) * 0.45
+    points = points[(points**2).sum(1) < 1.3]
+    how = {"s": 24, "lw": 0, "alpha": 0.8, "zorder": 2}
+    tints = _tint((points[:, 0] + 1) / 2)
+    axes.scatter(*(center + radius * points).T, color=tints, **how)
+    line = {"arrowstyle": "-|>", "color": "#666666", "shrinkA": 0, "shrinkB": 0}
+    for end in ((138, 0), (0, 150)):
+        axes.annotate("", center + end, center - end, arrowprops=line)
+    axes.text(944, 199, "$z_1$", ha="right", size=16, **MATH)
+    axes.text(816, 324, "$z_2$", size=16, **MATH)
+    x, y = center[0] + 2.1 * radius * (walk - 0.5), center[1] - 40 + 80 * walk
+    axes.plot(x, y, **DOTS)
+    axes.scatter(x, y, s=150, c=_tint(walk), ec=INK, lw=1.6, zorder=6)
