@@ -97,6 +97,20 @@ class Decoder(nn.Module):
             )
         return self.layers(z)  # (B, latent_dim) -> (B, 4 width, 4, 4) -> (B, C, S, S)
 
+    @torch.no_grad()
+    def start_at(self, x: Tensor) -> None:
+        """Let an untrained decoder draw with the average brightness of the images x.
+
+        x: (B, C, S, S) in [0, 1]. A decoder whose last bias is not zero is left as it
+        is. Without this, images that are mostly black (such as MNIST) push all pixels
+        the same way in the first steps, all layers join in, and the sigmoid saturates
+        at black, where it has no gradient to come back with.
+        """
+        bias = self.layers[-2].bias  # one number for each channel and place in 2x2
+        if not bias.any():
+            mean = x.mean((0, 2, 3)).clamp(0.01, 0.99)  # (C,)
+            bias.copy_(torch.logit(mean).repeat_interleave(4))
+
 
 class MinibatchStd(nn.Module):
     """One more channel: the batch's standard deviation, averaged over all features.

@@ -17,7 +17,8 @@ from gencourse.models import GAN, VAE, Autoencoder
 class AutoencoderStep:
     """Lower the mean over the batch of ||x - x_hat||^2 by one step of Adam.
 
-    model: anything that maps images to reconstructions. lr: the learning rate.
+    model: anything that maps images to reconstructions; if it has our `Decoder`, the
+    first call starts that at the brightness of the images. lr: the learning rate.
     Returns {"loss": squared error per image, summed over its pixels}.
     Taught in: lesson 02
     """
@@ -25,9 +26,13 @@ class AutoencoderStep:
     def __init__(self, model: Autoencoder | nn.Module, lr: float = 4e-3) -> None:
         self.model = model
         self.optimizer = _adam(model.parameters(), lr)
+        self.steps_done = 0
 
     def __call__(self, x: Tensor) -> dict[str, float]:
         x = x.to(_device(self.model))
+        if self.steps_done == 0:
+            _start(self.model, x)
+        self.steps_done += 1
         x_hat = self.model(x)
         loss = losses.squared_error(x, x_hat).mean()
         _update(self.optimizer, loss)
@@ -70,6 +75,8 @@ class VAEStep:
         model = self.model
         x = x.to(_device(model))
         beta = self.beta(self.steps_done) if callable(self.beta) else self.beta
+        if self.steps_done == 0:
+            _start(model, x)
 
         mu, logvar = model.encode(x)
         z = model.reparameterize(mu, logvar, self.rng)
@@ -182,6 +189,13 @@ class GANStep:
             "d_real": real_logits.mean().item(),
             "d_fake": fake_logits.mean().item(),
         }
+
+
+def _start(model: nn.Module, x: Tensor) -> None:
+    """Let a new decoder begin at the brightness of the images, see `Decoder`."""
+    decoder = getattr(model, "decoder", None)
+    if hasattr(decoder, "start_at"):
+        decoder.start_at(x)
 
 
 def _adam(

@@ -206,3 +206,13 @@ def test_gan_passes_its_remedies_to_the_discriminator():
     assert any(isinstance(m, MinibatchStd) for m in model.discriminator.modules())
     assert any("parametrizations" in k for k in model.discriminator.state_dict())
     assert not any("parametrizations" in k for k in model.generator.state_dict())
+
+
+def test_a_new_decoder_starts_at_the_brightness_of_the_images():
+    decoder = Decoder(4, size=16)
+    x = torch.tensor([0.1, 0.5, 0.8]).view(1, 3, 1, 1).expand(5, 3, 16, 16)
+    decoder.layers[-2].weight.data.zero_()
+    decoder.start_at(x)
+    torch.testing.assert_close(torch.sigmoid(decoder(torch.randn(5, 4))), x)
+    decoder.start_at(1 - x)  # it is no longer new, so nothing changes
+    torch.testing.assert_close(torch.sigmoid(decoder(torch.randn(5, 4))), x)

@@ -44,6 +44,7 @@ def assert_same(module, expected):
 def test_autoencoder_step_is_adam_on_the_mean_squared_error_per_image():
     model, x = Autoencoder(3, **SMALL), images()
     twin = copy.deepcopy(model)
+    twin.decoder.start_at(x)
     loss = (x - twin(x)).pow(2).sum() / len(x)
     expected = adam_by_hand(twin, loss, 1e-3)
     values = AutoencoderStep(model, lr=1e-3)(x)
@@ -56,6 +57,7 @@ def test_vae_step_is_adam_on_nll_plus_beta_kl(likelihood):
     model, x = VAE(3, s2=0.07, **SMALL), images()
     x = (x > 0.5).float() if likelihood == "bernoulli" else x
     twin, beta = copy.deepcopy(model), 2.5
+    twin.decoder.start_at(x)
     mu, logvar = twin.encode(x)
     q = Normal(mu, (logvar / 2).exp())
     eps = torch.randn(mu.shape, generator=torch.Generator().manual_seed(5))
@@ -99,6 +101,7 @@ def test_optimal_s2_is_the_mean_squared_error_and_is_kept_in_the_model():
 def test_gradient_with_optimal_s2_is_the_gradient_through_it():
     model, x = VAE(3, **SMALL).double(), images().double()
     twin = copy.deepcopy(model)
+    twin.decoder.start_at(x)
     mu, logvar = twin.encode(x)
     rng = torch.Generator().manual_seed(5)
     eps = torch.randn(mu.shape, generator=rng, dtype=torch.float64)
@@ -296,3 +299,25 @@ def test_each_model_learns_within_seconds(model_class, step_class):
 
         untrained = model_class(4, **SMALL)
         assert distance(model).mean() < 0.6 * distance(untrained).mean()
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "vae"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_mostly_black_images_do_not_kill_the_decoder(kind, seed):
+    """White strokes on black, as in MNIST: the best constant image is soon beaten."""
+    torch.manual_seed(seed)
+    x = torch.zeros(512, 1, 32, 32)
+    for image, place in zip(x, torch.randint(6, 22, (512, 3)), strict=True):
+        row, column, length = place.tolist()
+        image[0, row : row + 3, column : column + 3 + length // 2] = 1
+        image[0, row : row + 3 + length // 2, column : column + 3] = 1
+    if kind == "vae":
+        step = VAEStep(VAE(16, channels=1), s2="optimal")
+    else:
+        step = AutoencoderStep(Autoencoder(16, channels=1))
+    for _ in range(12):
+        for batch in torch.randperm(512).split(32):
+            values = step(x[batch])
+    constant = (x - x.mean(0)).square().flatten(1).sum(1).mean()
+    error = values["loss" if kind == "autoencoder" else "squared_error"]
+    assert error < 0.7 * constant, f"{error} against {constant} of the mean image"
