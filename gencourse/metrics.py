@@ -55,7 +55,7 @@ def sharpness(images: Tensor) -> Tensor:
     neighbors and are left out.
     Returns: (N,), in the unit of the pixels: 0 for constant images and straight ramps,
     1 for a checkerboard of zeros and ones.
-    Taught in: lesson 02.
+    Taught in: lesson 03.
     """
     if images.ndim != 4 or min(images.shape[2:]) < 3:
         raise ValueError(
