@@ -67,6 +67,74 @@ def sharpness(images: Tensor) -> Tensor:
     return (center - (vertical + horizontal) / 4).square().mean((1, 2, 3)).sqrt()
 
 
+def active_units(mu: Tensor, threshold: float = 0.01) -> int:
+    """How many latent dimensions have Var_x(mu_j(x)) > threshold: those in use.
+
+    Arguments: `mu`, (N, latent_dim), the encoder's means for N >= 2 images; `threshold`
+    in squared units of z, whose prior has variance 1.
+    Returns: a count from 0 (collapse: mu says nothing about x) to latent_dim.
+    Raises: ValueError if `mu` has another shape or fewer than two rows.
+
+    Source: Burda et al. 2016, "Importance Weighted Autoencoders", section 5.2. Taught
+    in: lesson 03.
+    """
+    if mu.ndim != 2 or len(mu) < 2:
+        raise ValueError(f"mu must be (N, latent_dim), N >= 2; got {tuple(mu.shape)}")
+    return int((mu.var(dim=0) > threshold).sum())
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)): Frechet distance of two Gaussians.
+
+    The Gaussians have the means m and covariances S of the two sets of points. In the
+    features of an Inception network this is the FID; here the points are knobs.
+
+    Arguments: `first` (N, D) and `second` (M, D), N, M > D.
+    Returns: the (squared) distance in squared units of the points, 0 for equal means
+    and covariances. Finite sets of one distribution give more than 0, for Gaussians of
+    variance v in all directions about v D (D + 5) / 4 (1/N + 1/M): compare equal sizes.
+    Raises: ValueError if the shapes do not fit or there are too few points.
+
+    Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", eq. 6;
+    Dowson & Landau 1982. Taught in: lesson 05.
+    """
+    if first.ndim != 2 or first.shape[1:] != second.shape[1:]:
+        raise ValueError(
+            "expected (N, D) and (M, D); got "
+            f"{tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    if min(len(first), len(second)) <= first.shape[1]:
+        raise ValueError(
+            f"{len(first)} and {len(second)} points are too few for a covariance in "
+            f"{first.shape[1]} dimensions"
+        )
+    first, second = first.double(), second.double()
+    s1, s2 = first.T.cov(), second.T.cov()
+    # S1 S2 has the eigenvalues of a symmetric positive matrix: real and not negative.
+    roots = torch.linalg.eigvals(s1 @ s2).real.clamp(min=0).sqrt()
+    between = (first.mean(0) - second.mean(0)).square().sum()
+    return max(0.0, (between + s1.trace() + s2.trace() - 2 * roots.sum()).item())
+
+
+def nearest_distance(images: Tensor, training: Tensor) -> Tensor:
+    """min_n sqrt(mean (x - x_n)^2): how far is each image from the nearest of a set?
+
+    Arguments: `images` (N, ...) and `training` (M, ...) of one shape.
+    Returns: (N,), a root mean squared error per value; 0 for an exact copy. Compare
+    with the same for real images that were not trained on: much less means copying.
+    Raises: ValueError if the shapes do not fit.
+    Taught in: lesson 05.
+    """
+    if images.shape[1:] != training.shape[1:] or not len(training):
+        raise ValueError(
+            "expected images of one shape; got "
+            f"{tuple(images.shape)} and {tuple(training.shape)}"
+        )
+    images, training = images.flatten(1), training.flatten(1)
+    near = [torch.cdist(some, training).min(1).values for some in images.split(256)]
+    return torch.cat(near) / images.shape[1] ** 0.5
+
+
 def two_nn_dimension(points: Tensor) -> tuple[float, float]:
     """d = N / sum_i log(r2_i / r1_i): how many dimensions do the points fill locally?
 

@@ -5,6 +5,7 @@ what it measured. It updates nothing and raises FloatingPointError when the loss
 gradient is not finite, so that the weights stay usable.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 
 import torch
@@ -115,14 +116,16 @@ class GANStep:
     model: a GAN. loss: "non-saturating", "saturating" or "wasserstein" (where the
     discriminator is a critic). r1: gamma of (gamma / 2) ||grad D(real)||^2. gp: the
     weight of the gradient penalty; None means 10 with "wasserstein", else 0. n_critic:
-    the generator moves once in so many steps. lr, betas: both Adams'. rng: the source
-    of z.
+    the generator moves once in so many steps. lr, betas: both Adams'. ema: above 0,
+    `.average` is a generator whose weights are a running average, average <- ema *
+    average + (1 - ema) * generator, which draws better than the latest one;
+    `use_average()` moves it into the model. rng: the source of z.
     Returns {"d_loss", "g_loss", "d_real", "d_fake"}: d_loss without penalties, so that
     it compares with log 4; d_real, d_fake the mean of D(x) and D(G(z)), probabilities
     (with "wasserstein" the mean scores). Where the generator did not move, g_loss is
     the last.
     Source: Goodfellow et al. 2014, algorithm 1; Gulrajani et al. 2017; Mescheder et al.
-    2018.
+    2018; Karras et al. 2018 (ema).
     Taught in: lesson 04
     """
 
@@ -134,13 +137,18 @@ class GANStep:
         gp: float | None = None,
         n_critic: int = 1,
         lr: float = 2e-3,
-        betas: tuple[float, float] = (0.5, 0.99),
+        betas: tuple[float, float] = (0.5, 0.9),
+        ema: float = 0.0,
         rng: torch.Generator | None = None,
     ) -> None:
         _check_choice("loss", loss, ("non-saturating", "saturating", "wasserstein"))
         if n_critic < 1:
             raise ValueError(f"n_critic must be at least 1, got {n_critic!r}")
+        if not 0 <= ema < 1:
+            raise ValueError(f"ema must be in [0, 1), got {ema!r}")
         self.model, self.loss, self.n_critic, self.rng = model, loss, n_critic, rng
+        self.ema = ema
+        self.average = copy.deepcopy(model.generator).requires_grad_(False)
         self.r1 = r1
         self.gp = (10.0 if loss == "wasserstein" else 0.0) if gp is None else gp
         self.d_optimizer = _adam(model.discriminator.parameters(), lr, betas)
@@ -179,6 +187,11 @@ class GANStep:
             g_loss = g_losses(model.discriminate(fake)).mean()
             _update(self.g_optimizer, g_loss)
             self.g_loss = g_loss.item()
+            with torch.no_grad():
+                for old, new in zip(
+                    self.average.parameters(), model.generator.parameters(), strict=True
+                ):
+                    old.lerp_(new, 1 - self.ema)
         self.steps_done += 1
 
         if not wasserstein:
@@ -189,6 +202,10 @@ class GANStep:
             "d_real": real_logits.mean().item(),
             "d_fake": fake_logits.mean().item(),
         }
+
+    def use_average(self) -> None:
+        """Put the averaged weights into the model's generator, to draw with them."""
+        self.model.generator.load_state_dict(self.average.state_dict())
 
 
 def _start(model: nn.Module, x: Tensor) -> None:
@@ -201,7 +218,7 @@ def _start(model: nn.Module, x: Tensor) -> None:
 def _adam(
     parameters: Iterable[nn.Parameter],
     lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: tuple[float, float] = (0.9, 0.99),
 ) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
 

@@ -443,6 +443,21 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
     return model
 
 
+PRETRAINED = Path(__file__).parent / "pretrained"  # written by tools/compare.py
+
+
+def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
+    """A model of this class that was trained on faces for some minutes and stored.
+
+    model_class: Autoencoder, VAE or GAN (32x32 RGB faces, 10 latent dimensions). name:
+    of the file, by default the class in small letters; "vae_precise" is a VAE with a
+    small decoder variance. tools/compare.py made the files.
+    Raises what `load` raises.
+    """
+    file = f"{name or model_class.__name__.lower()}.safetensors"
+    return load(model_class, PRETRAINED / file)
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
