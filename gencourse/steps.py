@@ -19,14 +19,19 @@ class AutoencoderStep:
     """Lower the mean over the batch of ||x - x_hat||^2 by one step of Adam.
 
     model: anything that maps images to reconstructions; if it has our `Decoder`, the
-    first call starts that at the brightness of the images. lr: the learning rate.
+    first call starts that at the brightness of the images. lr, betas: Adam's.
     Returns {"loss": squared error per image, summed over its pixels}.
     Taught in: lesson 02
     """
 
-    def __init__(self, model: Autoencoder | nn.Module, lr: float = 4e-3) -> None:
+    def __init__(
+        self,
+        model: Autoencoder | nn.Module,
+        lr: float = 4e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
         self.model = model
-        self.optimizer = _adam(model.parameters(), lr)
+        self.optimizer = _adam(model.parameters(), lr, betas)
         self.steps_done = 0
 
     def __call__(self, x: Tensor) -> dict[str, float]:
@@ -44,7 +49,7 @@ class VAEStep:
     """Lower the mean over the batch of nll + beta * kl, with one z for each image.
 
     model: a VAE. beta: a weight >= 0, or a function of the number of steps done so far
-    (warm-up: `lambda n: min(1, n / 500)`). lr: the learning rate. rng: draws eps.
+    (warm-up: `lambda n: min(1, n / 500)`). lr, betas: Adam's. rng: draws eps.
     s2: "fixed" uses model.s2; "optimal" takes each batch's mean squared error, its best
     value, and keeps a running average in model.s2 for evaluation.
     likelihood: "gaussian", or "bernoulli" for binary pixels.
@@ -61,6 +66,7 @@ class VAEStep:
         s2: str = "fixed",
         likelihood: str = "gaussian",
         lr: float = 4e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
         rng: torch.Generator | None = None,
     ) -> None:
         _check_choice("s2", s2, ("fixed", "optimal"))
@@ -69,7 +75,7 @@ class VAEStep:
             raise ValueError("a Bernoulli likelihood has no variance: leave s2='fixed'")
         self.model, self.beta, self.rng = model, beta, rng
         self.s2, self.likelihood = s2, likelihood
-        self.optimizer = _adam(model.parameters(), lr)
+        self.optimizer = _adam(model.parameters(), lr, betas)
         self.steps_done = 0
 
     def __call__(self, x: Tensor) -> dict[str, float]:
@@ -216,9 +222,7 @@ def _start(model: nn.Module, x: Tensor) -> None:
 
 
 def _adam(
-    parameters: Iterable[nn.Parameter],
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.99),
+    parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]
 ) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
 

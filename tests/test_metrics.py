@@ -110,3 +110,64 @@ def test_knob_r2_known_answers():
     assert linear[2] < 0.05 and bent[2] > 0.999 and bent[3] < 0.05
     with pytest.raises(ValueError, match="needs its knobs"):
         metrics.knob_r2(z, fit[:-1], z_test, judge)
+
+
+def test_active_units_by_hand_and_errors():
+    mu = torch.tensor([[0.0, 1.0, 0.05], [0.0, -1.0, -0.05], [0.0, 1.0, 0.05]])
+    assert metrics.active_units(mu) == 1
+    assert metrics.active_units(mu, threshold=1e-4) == 2
+    for bad in (torch.zeros(5), torch.zeros(1, 3)):
+        with pytest.raises(ValueError, match="must be"):
+            metrics.active_units(bad)
+
+
+def test_frechet_distance_in_closed_form():
+    # With S1 = a I and S2 = b I it is |m1 - m2|^2 + D (sqrt a - sqrt b)^2.
+    points = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0)).double()
+    white = points - points.mean(0)
+    factor = torch.linalg.cholesky(white.T.cov())
+    white = white @ torch.linalg.inv(factor).T  # covariance exactly I
+    shift = torch.tensor([1.0, 2.0, 0.0, 0.0])
+    expected = 5 + 4 * (3 - 2) ** 2
+    found = metrics.frechet_distance(3 * white, 2 * white + shift)
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert metrics.frechet_distance(white, white) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_against_scipy():
+    from scipy.linalg import sqrtm
+
+    rng = torch.Generator().manual_seed(1)
+    a = torch.randn(300, 5, generator=rng) @ torch.randn(5, 5, generator=rng)
+    b = torch.randn(200, 5, generator=rng) @ torch.randn(5, 5, generator=rng) + 1
+    s1, s2 = a.double().T.cov().numpy(), b.double().T.cov().numpy()
+    between = (a.double().mean(0) - b.double().mean(0)).square().sum().item()
+    oracle = between + (s1 + s2 - 2 * sqrtm(s1 @ s2).real).trace()
+    assert metrics.frechet_distance(a, b) == pytest.approx(oracle, rel=1e-6)
+    assert metrics.frechet_distance(b, a) == pytest.approx(oracle, rel=1e-6)
+
+
+def test_frechet_distance_of_finite_gaussian_samples():
+    rng = torch.Generator().manual_seed(2)
+    n, d = 400, 8
+    found = [
+        metrics.frechet_distance(*torch.randn(2, n, d, generator=rng))
+        for _ in range(40)
+    ]
+    assert sum(found) / 40 == pytest.approx(d * (d + 5) / 4 * 2 / n, rel=0.1)
+
+
+def test_frechet_distance_errors():
+    with pytest.raises(ValueError, match="expected"):
+        metrics.frechet_distance(torch.zeros(9, 2), torch.zeros(9, 3))
+    with pytest.raises(ValueError, match="too few"):
+        metrics.frechet_distance(torch.zeros(9, 8), torch.zeros(8, 8))
+
+
+def test_nearest_distance_by_hand_and_errors():
+    training = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
+    images = torch.stack([torch.full((1, 2, 2), 0.25), torch.ones(1, 2, 2)])
+    found = metrics.nearest_distance(images, training)
+    torch.testing.assert_close(found, torch.tensor([0.25, 0.0]))
+    with pytest.raises(ValueError, match="one shape"):
+        metrics.nearest_distance(images, training[:, :, :1])

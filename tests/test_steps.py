@@ -280,7 +280,8 @@ def test_each_model_learns_within_seconds(model_class, step_class):
     x[0, 0, :, :8] = x[1, 0, :8] = 1
     x = x.repeat(8, 1, 1, 1)
     model = model_class(4, **SMALL)
-    step = step_class(model, lr=2e-3)
+    steadier = {"betas": (0.5, 0.99)} if model_class is GAN else {}
+    step = step_class(model, lr=2e-3, **steadier)
     first = [step(x) for _ in range(3)]
     last = [step(x) for _ in range(300)][-20:]
 
@@ -321,3 +322,30 @@ def test_mostly_black_images_do_not_kill_the_decoder(kind, seed):
     constant = (x - x.mean(0)).square().flatten(1).sum(1).mean()
     error = values["loss" if kind == "autoencoder" else "squared_error"]
     assert error < 0.7 * constant, f"{error} against {constant} of the mean image"
+
+
+def test_the_average_generator_follows_the_latest_one():
+    model = GAN(3, **SMALL)
+    step = GANStep(model, ema=0.9)
+    expected = weights(model.generator)
+    for seed in range(3):
+        step(images(seed=seed))
+        for old, new in zip(expected, model.generator.parameters(), strict=True):
+            old.copy_(0.9 * old + 0.1 * new.detach())
+    for found, want in zip(step.average.parameters(), expected, strict=True):
+        torch.testing.assert_close(found, want)
+    step.use_average()
+    for found, want in zip(model.generator.parameters(), expected, strict=True):
+        torch.testing.assert_close(found, want)
+    with pytest.raises(ValueError, match="ema"):
+        GANStep(model, ema=1.0)
+
+
+def test_without_ema_the_average_is_the_latest_generator():
+    model = GAN(3, **SMALL)
+    step = GANStep(model)
+    step(images())
+    for found, want in zip(
+        step.average.parameters(), model.generator.parameters(), strict=True
+    ):
+        torch.testing.assert_close(found, want)

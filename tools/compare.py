@@ -117,7 +117,8 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
         "GAN": (models.GAN, {"minibatch_std": True}, steps.GANStep, GAN_BATCH),
     }[name]
     model = model_class(LATENT_DIM, SIZE, **options)
-    step = step_class(model, **({"ema": 0.998} if name == "GAN" else {}))
+    how = {"ema": 0.998} if name == "GAN" else {"betas": (0.9, 0.99)}
+    step = step_class(model, **how)
     spent, seen = train_for(step, real.train, batch, seconds, seed, small_steps)
     drawing = model.generator if name == "GAN" else model.decoder
     common |= {
