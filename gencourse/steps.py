@@ -122,10 +122,11 @@ class GANStep:
     model: a GAN. loss: "non-saturating", "saturating" or "wasserstein" (where the
     discriminator is a critic). r1: gamma of (gamma / 2) ||grad D(real)||^2. gp: the
     weight of the gradient penalty; None means 10 with "wasserstein", else 0. n_critic:
-    the generator moves once in so many steps. lr, betas: both Adams'. ema: above 0,
-    `.average` is a generator whose weights are a running average, average <- ema *
-    average + (1 - ema) * generator, which draws better than the latest one;
-    `use_average()` moves it into the model. rng: the source of z.
+    the generator moves once in so many steps. lr, betas: both Adams'. ema: `.average`
+    is a generator whose weights are a running average, average <- ema * average + (1 -
+    ema) * generator, which draws better than the latest one; `use_average()` moves it
+    into the model. With ema = 0 it is the model's generator itself. rng: the source of
+    z.
     Returns {"d_loss", "g_loss", "d_real", "d_fake"}: d_loss without penalties, so that
     it compares with log 4; d_real, d_fake the mean of D(x) and D(G(z)), probabilities
     (with "wasserstein" the mean scores). Where the generator did not move, g_loss is
@@ -154,7 +155,9 @@ class GANStep:
             raise ValueError(f"ema must be in [0, 1), got {ema!r}")
         self.model, self.loss, self.n_critic, self.rng = model, loss, n_critic, rng
         self.ema = ema
-        self.average = copy.deepcopy(model.generator).requires_grad_(False)
+        self.average = model.generator
+        if ema:
+            self.average = copy.deepcopy(model.generator).requires_grad_(False)
         self.r1 = r1
         self.gp = (10.0 if loss == "wasserstein" else 0.0) if gp is None else gp
         self.d_optimizer = _adam(model.discriminator.parameters(), lr, betas)
@@ -193,11 +196,8 @@ class GANStep:
             g_loss = g_losses(model.discriminate(fake)).mean()
             _update(self.g_optimizer, g_loss)
             self.g_loss = g_loss.item()
-            with torch.no_grad():
-                for old, new in zip(
-                    self.average.parameters(), model.generator.parameters(), strict=True
-                ):
-                    old.lerp_(new, 1 - self.ema)
+            if self.ema:
+                self._follow()
         self.steps_done += 1
 
         if not wasserstein:
@@ -208,6 +208,12 @@ class GANStep:
             "d_real": real_logits.mean().item(),
             "d_fake": fake_logits.mean().item(),
         }
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        latest = self.model.generator.parameters()
+        for old, new in zip(self.average.parameters(), latest, strict=True):
+            old.lerp_(new, 1 - self.ema)
 
     def use_average(self) -> None:
         """Put the averaged weights into the model's generator, to draw with them."""
