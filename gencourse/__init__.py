@@ -16,6 +16,7 @@ Read the files in the order in which data flows:
     train     seed_everything, fit, save, load
     metrics   fidelity, coverage and the other numbers that the lessons compare
     plot      pictures with a text for those who cannot see them
+    checks    the exercises: what is wrong with an answer, hints, progress
 
 Each is imported when it is first used, so `import gencourse` costs nothing.
 """
@@ -26,6 +27,7 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 __all__ = [
+    "checks",
     "data",
     "faces",
     "files",

@@ -115,6 +115,12 @@ SIBLINGS = {
     "data": {"faces", "files"},
     "metrics": {"faces"},
     "plot": {"_explorer", "_map"},
+    "checks": {"plot"},
+    "_exercises01": {"checks", "faces"},
+    "_exercises02": {"checks", "faces", "losses"},
+    "_exercises03": {"checks", "losses", "train"},
+    "_exercises04": {"checks", "losses"},
+    "_exercises05": {"checks", "faces", "metrics", "train"},
 }
 PLOTTING = {"plot", "_explorer", "_map"}
 ONLY_IN = {"matplotlib": PLOTTING, "ipywidgets": PLOTTING, "torchvision": {"files"}}

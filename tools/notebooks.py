@@ -38,6 +38,7 @@ METADATA = {
     },
 }
 CELL_METADATA = {"slideshow", "tags"}
+FOLDED = {"solution", "reveal"}  # JupyterLab shows such a cell as three dots
 IMAGE_BYTES = 1_000_000
 FILE_BYTES = 2_000_000
 CELL_LINES = 20
@@ -99,7 +100,8 @@ def clean(nb: NotebookNode) -> NotebookNode:
     """Remove in place whatever is not the lesson's; return the notebook.
 
     What goes: metadata but for tags, widgets and their state, the splitting of one
-    stream into several outputs, empty cells at the end.
+    stream into several outputs, empty cells at the end. Solutions are folded, and so is
+    the result of an experiment that a learner should predict first.
     """
     nb.metadata = nbformat.from_dict(METADATA)
     nb.nbformat, nb.nbformat_minor = 4, 5
@@ -107,6 +109,11 @@ def clean(nb: NotebookNode) -> NotebookNode:
         nb.cells.pop()
     for cell in nb.cells:
         kept = {key: cell.metadata[key] for key in CELL_METADATA & cell.metadata.keys()}
+        folded = FOLDED & set(kept.get("tags", []))
+        if folded and cell.cell_type == "code":
+            kept["jupyter"] = {"outputs_hidden": True}
+            if "solution" in folded:
+                kept["jupyter"]["source_hidden"] = True
         cell.metadata = nbformat.from_dict(kept)
         cell.source = cell.source.strip("\n")
         if cell.cell_type == "code":

@@ -1,0 +1,236 @@
+"""The exercises of lesson 05, with their hints and the wrong answers that they know."""
+
+import json
+import math
+
+import torch
+
+from gencourse import faces, metrics, train
+from gencourse.checks import (
+    NotAttempted,
+    Wrong,
+    compare,
+    drawn,
+    exercise,
+    match_curve,
+    number,
+    run,
+)
+
+
+@exercise(
+    "5.1",
+    "Predict: the bias of a Frechet distance",
+    (
+        "Two sets from one distribution should be at distance 0. They are not, because "
+        "their means and covariances are estimated. How does the error of a mean fall?",
+        "The error of a mean falls like 1 / sqrt(n). The distance is a *square* of such "
+        "errors.",
+        "Squares of 1 / sqrt(n) are 1 / n: four times as many points, a quarter.",
+    ),
+)
+def bias_of_frechet(prediction):
+    factor = number(prediction, "the factor")
+    for wrong, text in (
+        (2, "That is how the error of a mean falls. The distance is squared."),
+        (16, "That would be 1 / n^2. It is a square of 1 / sqrt(n)."),
+        (1, "The bias does fall: it comes from estimating means and covariances."),
+        (0.25, "The factor by which it gets *smaller* is meant: 1 over yours."),
+    ):
+        if abs(factor - wrong) < 0.05 * wrong:
+            raise Wrong(text)
+    if not 3.5 <= factor <= 4.5:
+        raise Wrong(f"You predict a factor of {factor:g}; that is not it.")
+    return "A factor of 4: the bias goes like 1 / n, so never compare unequal n."
+
+
+@exercise(
+    "5.2",
+    "Coverage",
+    (
+        "For each real point: how far is its k-th nearest *other* real point? Then: is "
+        "any fake at most that far away?",
+        "In torch.cdist(real, real) every point is its own nearest neighbor, at "
+        "distance 0: sort each row and take the entry k, counting from 0.",
+        "radius = torch.cdist(real, real).sort(1).values[:, k]; nearest = "
+        "torch.cdist(real, fake).min(1).values; (nearest <= radius).float().mean().",
+    ),
+)
+def coverage(answer):
+    for k, spread in ((3, 0.5), (5, 1.0)):
+        real, fake = torch.randn(120, 3), spread * torch.randn(90, 3) + 0.3
+        to_real, between = torch.cdist(real, real), torch.cdist(real, fake)
+        radius = to_real.sort(1).values
+        of_fake = torch.cdist(fake, fake).sort(1).values[:, k]
+
+        def share(inside):
+            return inside.float().mean()
+
+        nearest = between.min(1).values
+        inside = between <= radius[:, k, None]
+        compare(
+            run(answer, real, fake, k),
+            metrics.coverage(real, fake, k),
+            [
+                ("Each point counts itself as its nearest neighbor: your k is one too small.", share(nearest <= radius[:, k - 1])),
+                ("Your k is one too large.", share(nearest <= radius[:, k + 1])),
+                ("That is precision: the share of *fakes* that lie in some real ball.", share(inside.any(0))),
+                ("That is recall: real points within the balls around *fakes*.", share((between <= of_fake).any(1))),
+                ("That is density's count: how many pairs lie inside. For coverage one is enough.", share(inside)),
+                ("That is density: the number of balls around a fake, over k.", inside.float().sum(0).mean() / k),
+                ("That is the share *not* covered.", share(nearest > radius[:, k])),
+                ("That is the number of covered points; divide by the number of real ones.", (nearest <= radius[:, k]).sum()),
+                ("That is in percent.", 100 * share(nearest <= radius[:, k])),
+                ("One answer per real point; take the share.", nearest <= radius[:, k]),
+                ("Divide by the number of real points, not of fakes.", (nearest <= radius[:, k]).sum() / 90),
+            ],
+            "the coverage",
+            tolerance=1e-5,
+        )  # fmt: skip
+    return "Collapse shows here: a model stuck on one face covers almost no ball."
+
+
+@exercise(
+    "5.3",
+    "Is it copying?",
+    (
+        "For each generated image you want its distance to every training image, and "
+        "then the smallest of them.",
+        "Flatten the images, torch.cdist gives (N, M) distances, min over the training "
+        "images. A root *mean* square divides the square by the number of values.",
+        "torch.cdist(images.flatten(1), training.flatten(1)).min(1).values / "
+        "images[0].numel() ** 0.5.",
+    ),
+)
+def is_it_copying(answer):
+    x = faces.render(faces.sample_knobs(60, seed=9), 16)
+    images = (x[:10] + 0.05 * torch.randn(10, 3, 16, 16)).clamp(0, 1)
+    training = x[3:]
+    d = images[0].numel()
+    between = torch.cdist(images.flatten(1).double(), training.flatten(1).double())
+    absolute = (images[:, None] - training).abs().flatten(2)
+    compare(
+        run(answer, images, training),
+        between.min(1).values / d**0.5,
+        [
+            ("That is the mean distance to the training images; take the smallest.", between.mean(1) / d**0.5),
+            ("That is the farthest training image; take the nearest.", between.max(1).values / d**0.5),
+            ("You went through the training images and looked for the nearest generated one.", between.min(0).values / d**0.5),
+            ("The distance is not divided: a root *mean* square is wanted.", between.min(1).values),
+            ("You divided the root by d, not by the root of d: take the mean first, then the root.", between.min(1).values / d),
+            ("The root is missing: that is the mean square.", between.min(1).values.square() / d),
+            ("That is the sum of squares; take the mean and the root.", between.min(1).values.square()),
+            ("That is the mean absolute difference; a root mean *square* is wanted.", absolute.mean(2).min(1).values),
+            ("That is averaged over the images: expected one number per image.", between.min(1).values.mean() / d**0.5),
+            ("These are the indices of the nearest images, not their distances.", between.argmin(1)),
+            ("These are all distances: for each image take the smallest.", between / d**0.5),
+        ],
+        "the distance",
+    )  # fmt: skip
+    return "Much smaller than for fresh real images: then the model copies."
+
+
+@exercise(
+    "5.4",
+    "Spot the bug: the better model loses",
+    (
+        "Call it with two samples of *one* model, 100 and 2,000 points. Which seems "
+        "better?",
+        "The smaller set gets a larger distance by chance alone (exercise 5.1). What "
+        "could you do with the larger one?",
+        "n = min(len(first), len(second)), and give metrics.frechet_distance the first "
+        "n points of each.",
+    ),
+)
+def better_model_loses(answer):
+    gains, raw = [], []
+    for _ in range(12):
+        real = torch.randn(2000, 8)
+        first, second = torch.randn(100, 8), torch.randn(2000, 8) + 0.16
+        result = run(answer, real, first, second)
+        if not (isinstance(result, tuple | list) and len(result) == 2) and not (
+            isinstance(result, torch.Tensor) and result.shape == (2,)
+        ):
+            raise Wrong("Expected two distances, (of the first, of the second).")
+        a, b = (number(v, "a distance") for v in result)
+        published = [metrics.frechet_distance(real, m) for m in (first, second)]
+        raw.append(math.isclose(a, published[0], rel_tol=1e-3))
+        raw[-1] = raw[-1] and math.isclose(b, published[1], rel_tol=1e-3)
+        gains.append(b - a)
+        if min(a, b) < -0.3:
+            raise Wrong(f"A squared distance is not negative; got {min(a, b):.3g}.")
+    if all(raw):
+        raise NotAttempted(
+            "this compares 100 points with 2,000. Here the first model is perfect and "
+            "the second is not, and yet it says that the second is better."
+        )
+    true, gain = 8 * 0.16**2, sum(gains) / len(gains)
+    if a > b and math.isclose(b, published[0], rel_tol=1e-3):
+        raise Wrong("The two results are swapped.")
+    if gain < 0:
+        raise Wrong(
+            "The worse model still wins. Copies of the points or more noise do not "
+            "help the small set: bring the large one down to its size."
+        )
+    if abs(gain) < 0.01:
+        raise Wrong("The two models get the same distance, although the second is off.")
+    if abs(gain - true) > 0.15:
+        raise Wrong(
+            f"The second model is farther by {gain:.2f} on average; in truth it is by "
+            f"{true:.2f}."
+        )
+    return (
+        "Equal n makes the biases nearly equal. They cancel only nearly: the bias also "
+        "depends on the model (Chong & Forsyth, 2020)."
+    )
+
+
+@exercise(
+    "5.5",
+    "Plot and say: near, and everywhere",
+    (
+        "Every row is one trained model: row['fidelity'] is the distance of its "
+        "samples, row['coverage'] the share of real faces that they reach.",
+        "A dot for each row: axes.scatter(distances, coverages). A color for each "
+        "row['name'] helps, but is not needed.",
+        "axes.scatter([r['fidelity'] for r in rows], [r['coverage'] for r in rows]), "
+        "then axes.set(xlabel=..., ylabel=...).",
+    ),
+)
+def near_and_everywhere(answer):
+    rows = json.loads((train.PRETRAINED / "comparison.json").read_text())["families"]
+
+    def column(key):
+        return [row[key] for row in rows]
+
+    distance, cover = column("fidelity"), column("coverage")
+    names = list(dict.fromkeys(column("name")))
+
+    def medians(values):
+        of = [
+            [v for v, r in zip(values, rows, strict=True) if r["name"] == n]
+            for n in names
+        ]
+        return [sorted(v)[len(v) // 2] for v in of]
+
+    curves, _ = drawn(
+        answer, rows, alt="Your dots: coverage against distance, one per trained model."
+    )
+    match_curve(
+        [*curves, torch.cat(curves, 1)],
+        distance,
+        cover,
+        [
+            ("The axes are swapped: distance to the right, coverage up.", cover, distance),
+            ("These are the medians. Show the single runs: their spread is part of the message.", medians(distance), medians(cover)),
+            ("Take the samples' distance, not that of the reconstructions.", [math.nan if v is None else v for v in map(lambda r: r.get("fidelity x_hat"), rows)], cover),
+            ("That is the 90% quantile of the distance; take the median, 'fidelity'.", column("fidelity 90%"), cover),
+            ("That is the Frechet distance; take the distance to the manifold.", column("frechet"), cover),
+            ("That is the sharpness; take the coverage.", distance, column("sharpness")),
+        ],
+    )  # fmt: skip
+    return (
+        "Only you can grade the sentence. Ours: good models are at the upper left, near "
+        "the manifold and everywhere on it; no family is best at everything that the "
+        "table measures."
+    )

@@ -1,0 +1,498 @@
+"""Checks for the exercises: say what is wrong, in the words of the exercise.
+
+    checks.check("3.2", my_function)    right, or what is wrong with it
+    checks.hint("3.2")                  the next of three hints
+    checks.report("3")                  what is attempted and solved in lesson 03
+
+An answer is run with copies of the inputs, for at most ten seconds and four gigabytes.
+What it raises is shown with its place. The exercises themselves, with their hints and
+the wrong answers that they know, are in `_exercises01.py` to `_exercises05.py`.
+"""
+
+import linecache
+import math
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from textwrap import fill
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SECONDS = 10
+BYTES = 4 * 2**30
+LESSONS = ("1", "2", "3", "4", "5")
+
+
+class Wrong(Exception):
+    """The answer is wrong; the message says how, in the words of the exercise."""
+
+
+class NotAttempted(Exception):
+    """The answer is still the starter."""
+
+
+class _AnswerRaised(Exception):
+    """The learner's code raised; `__cause__` is what it raised."""
+
+
+class _OutOfTime(BaseException):
+    """Not an Exception, so that `except Exception` in an answer lets it through."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise: `test(*answers)` returns praise or raises Wrong."""
+
+    number: str
+    title: str
+    hints: tuple[str, str, str]
+    test: Callable[..., str]
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """What a check found: true if the answer is right. A cell that ends with it shows
+    `text`, and above it the picture that the answer drew, if it drew one.
+    """
+
+    text: str
+    passed: bool = False
+    picture: Any = None
+    error: BaseException | None = None
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if self.picture is not None:
+            display(self.picture)
+        print(self.text)
+
+
+_exercises: dict[str, Exercise] = {}
+_state: dict[str, str] = {}  # number -> "solved" or "attempted"
+_hints_seen: dict[str, int] = {}
+_picture: Any = None  # what the answer that is being checked drew
+
+
+# --- what a learner calls -------------------------------------------------------------
+def check(number: str, *answers: Any) -> Verdict:
+    """Return whether the answers are right, and if not, what is wrong.
+
+    number: such as "3.2", lesson and exercise. answers: what the exercise asks for, a
+    function or a value. Inputs are on the CPU; results may be on any device, float32 or
+    float64, tensors, arrays or numbers.
+    Returns a Verdict; `verdict.error` is the exception that the answer raised, if any.
+    Raises ValueError if there is no such exercise.
+    """
+    verdict, state = _judge(number, answers)
+    if state and _state.get(number) != "solved":
+        _state[number] = state
+    return verdict
+
+
+def solution(number: str, *answers: Any) -> Verdict:
+    """Put the course's own answer to the check, without counting it as the learner's.
+
+    Raises AssertionError if the check does not accept it.
+    """
+    verdict, _ = _judge(number, answers)
+    if not verdict:
+        raise AssertionError(f"the solution fails: {verdict.text}") from verdict.error
+    text = verdict.text.replace("right.", "this solution is right.", 1)
+    return Verdict(text, True, verdict.picture)
+
+
+def hint(number: str, level: int = 0) -> Verdict:
+    """Return the next hint of an exercise, or the one of the given level, 1 to 3.
+
+    Raises ValueError if there is no such exercise or level.
+    """
+    exercise = _find(number)
+    if level not in range(4):
+        raise ValueError(f"there are hints of level 1, 2 and 3, not {level!r}")
+    level = level or min(_hints_seen.get(number, 0) + 1, 3)
+    _hints_seen[number] = max(level, _hints_seen.get(number, 0))
+    more = f' checks.hint("{number}") again says more.' if level < 3 else ""
+    return Verdict(_wrap(f"Hint {level} of 3: {exercise.hints[level - 1]}{more}"))
+
+
+def report(lesson: str) -> Verdict:
+    """Return the state of each exercise of a lesson ("3" or "03") since the start."""
+    found = _of_lesson(str(lesson))
+    rows = []
+    for number, exercise in found.items():
+        seen = _hints_seen.get(number, 0)
+        hints = f"   ({seen} of 3 hints)" if seen else ""
+        state = _state.get(number, "not attempted")
+        rows.append(f"{number}   {state:<14}{exercise.title}{hints}")
+    solved = sum(_state.get(number) == "solved" for number in found)
+    rows.append(f"solved: {solved} of {len(found)}")
+    return Verdict("\n".join(rows), solved == len(found))
+
+
+# --- the judge ------------------------------------------------------------------------
+def _judge(number: str, answers: Sequence[Any]) -> tuple[Verdict, str]:
+    global _picture
+    exercise, _picture = _find(number), None
+    name = f"Exercise {number}"
+    error = None
+    try:
+        if any(answer is ... for answer in answers):
+            raise NotAttempted("replace the three dots by your answer.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            praise = exercise.test(*answers)
+    except NotAttempted as why:
+        text = f'not attempted yet: {why} If you are stuck: checks.hint("{number}")'
+        return Verdict(_wrap(f"{name}: {text}")), ""
+    except _AnswerRaised as raised:
+        error = raised.__cause__
+        text = f"{name}: {_what_was_raised(error)}"
+    except Wrong as wrong:
+        text = _wrap(f'{name}: not yet. {wrong} More: checks.hint("{number}")')
+    else:
+        return Verdict(_wrap(f"{name}: right. {praise}"), True, _picture), "solved"
+    return Verdict(text, False, _picture, error), "attempted"
+
+
+def _find(number: str) -> Exercise:
+    found = _of_lesson(str(number).partition(".")[0])
+    if number not in found:
+        raise ValueError(f"there is no exercise {number!r}, only {', '.join(found)}")
+    return found[number]
+
+
+def _of_lesson(lesson: str) -> dict[str, Exercise]:
+    lesson = lesson.lstrip("0")
+    if lesson not in LESSONS:
+        raise ValueError(f"there are exercises for lessons 1 to 5, not {lesson!r}")
+    import_module(f"gencourse._exercises0{lesson}")
+    mine = {n: e for n, e in _exercises.items() if n.startswith(f"{lesson}.")}
+    return dict(sorted(mine.items()))
+
+
+def _what_was_raised(error: BaseException) -> str:
+    """The exception and the places in the learner's code that led to it."""
+    places = [
+        f"  line {frame.lineno} in {frame.name}: {frame.line or _source(frame)}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and "site-packages" not in frame.filename
+    ]
+    said = f"your code raised {type(error).__name__}: {error}"
+    return "\n".join([_wrap(said), *places[-5:]])
+
+
+def _source(frame: traceback.FrameSummary) -> str:
+    return linecache.getline(frame.filename, frame.lineno).strip()
+
+
+def _wrap(text: str) -> str:
+    return "\n".join(fill(line, 84) for line in text.splitlines())
+
+
+# --- what an exercise uses ------------------------------------------------------------
+def exercise(
+    number: str, title: str, hints: tuple[str, str, str]
+) -> Callable[[Callable[..., str]], Callable[..., str]]:
+    """Register `test(*answers)`, which returns praise or raises Wrong."""
+
+    def register(test: Callable[..., str]) -> Callable[..., str]:
+        _exercises[number] = Exercise(number, title, hints, test)
+        return test
+
+    return register
+
+
+def run(answer: Callable, *inputs: Any) -> Any:
+    """Call a learner's function with copies of the inputs, within the limits.
+
+    Raises NotAttempted if it returns `...`, Wrong if it is no function, returns None or
+    exceeds a limit, and passes on what it raises with its place.
+    """
+    if not callable(answer):
+        raise Wrong(f"Expected a function, got {_short(answer)}: pass it without ().")
+    copies = [v.detach().clone() if isinstance(v, Tensor) else v for v in inputs]
+    try:
+        with _limits():
+            result = answer(*copies)
+    except _OutOfTime:
+        raise Wrong(
+            f"Your code was stopped after {SECONDS} seconds. Does a loop never end?"
+        ) from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise Wrong(
+                "Your code asked for more memory than there is for an exercise "
+                f"({BYTES // 2**30} GB). Is an array of the wrong shape?"
+            ) from None
+        raise _AnswerRaised from error
+    except (Exception, SystemExit) as error:
+        raise _AnswerRaised from error
+    if result is ...:
+        raise NotAttempted("replace the three dots by your answer.")
+    if result is None:
+        raise Wrong("Your function returns None. Is `return` missing?")
+    return result
+
+
+def numbers(value: Any, what: str = "your result") -> Tensor:
+    """The answer as a float64 tensor on the CPU; Wrong if it is not made of numbers."""
+    try:
+        if not isinstance(value, Tensor):
+            value = torch.as_tensor(value)
+        return value.detach().cpu().double()
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"Expected numbers for {what}, got {_short(value)}.") from None
+
+
+def number(value: Any, what: str = "your answer") -> float:
+    """The answer as one finite float; Wrong if it is anything else."""
+    found = numbers(value, what)
+    if found.numel() != 1 or not math.isfinite(found.item()):
+        raise Wrong(f"Expected one number for {what}, got {_short(value)}.")
+    return found.item()
+
+
+Mistakes = Sequence[tuple[str, Any]]
+
+
+def compare(
+    got: Any,
+    want: Any,
+    mistakes: Mistakes = (),
+    what: str = "your result",
+    tolerance: float = 1e-3,
+) -> None:
+    """Pass if got is want; otherwise raise Wrong, with the hint of the mistake made.
+
+    mistakes: (hint, what that mistake would give). Axes of length one do not count.
+    """
+    got, want = numbers(got, what), numbers(want)
+    if _same(got, want, tolerance):
+        return
+    for text, value in mistakes:
+        if _same(got, numbers(value), tolerance):
+            raise Wrong(text)
+    if got.squeeze().shape != want.squeeze().shape:
+        raise Wrong(
+            f"Expected the shape {tuple(want.shape)} for {what}, "
+            f"got {tuple(got.shape)}."
+        )
+    if not got.isfinite().all():
+        raise Wrong(f"There is {got[~got.isfinite()][0].item()} in {what}.")
+    factor = _factor(got, want, tolerance)
+    if factor is not None:
+        raise Wrong(
+            f"Everywhere {what} is {factor:.4g} times what it should be: is there a "
+            "wrong factor or sign?"
+        )
+    got, want = got.flatten(), want.flatten()
+    at = (got - want).abs().argmax()
+    raise Wrong(
+        f"The largest difference: {what} has {got[at]:.4g} where {want[at]:.4g} is "
+        "right."
+    )
+
+
+def _same(got: Tensor, want: Tensor, tolerance: float) -> bool:
+    got, want = got.squeeze(), want.squeeze()
+    if got.shape != want.shape:
+        return False
+    finite = want[want.isfinite()].abs()
+    scale = finite.mean().item() if finite.numel() else 1.0
+    return torch.allclose(
+        got, want, rtol=tolerance, atol=tolerance * scale + 1e-9, equal_nan=True
+    )
+
+
+def _factor(got: Tensor, want: Tensor, tolerance: float) -> float | None:
+    factor = ((got.squeeze() * want.squeeze()).sum() / want.square().sum()).item()
+    if math.isfinite(factor) and abs(factor) > tolerance:
+        return factor if _same(got, factor * want, tolerance) else None
+    return None
+
+
+def drawn(answer: Callable, *inputs: Any, alt: str) -> tuple[list[Tensor], str]:
+    """Let `answer(axes, *inputs)` draw; return its curves, (2, n) each, and sentence.
+
+    The picture goes into the verdict. Raises Wrong if nothing is drawn, an axis has no
+    label, or the sentence is missing.
+    """
+    global _picture
+    from gencourse import plot
+
+    with plot.canvas(alt) as page:
+        (axes,) = page.axes
+        sentence = run(lambda *copies: answer(axes, *copies), *inputs)
+    _picture = page.picture
+    lines = [torch.as_tensor(line.get_xydata().T) for line in axes.get_lines()]
+    dots = [torch.as_tensor(d.get_offsets().data.T) for d in axes.collections]
+    curves = [curve.double() for curve in lines + dots if curve.shape[1]]
+    if not curves:
+        raise Wrong("There is no curve on the axes. Draw with axes.plot(x, y).")
+    if not (axes.get_xlabel().strip() and axes.get_ylabel().strip()):
+        raise Wrong(
+            "The curve is there, but who sees it cannot know what it shows. Label both "
+            'axes: axes.set(xlabel="...", ylabel="...").'
+        )
+    if not isinstance(sentence, str) or len(sentence.split()) < 5:
+        raise Wrong(
+            "The curve is there. Now return a sentence that says what it shows, at "
+            f"least five words; got {_short(sentence)}."
+        )
+    return curves, sentence
+
+
+def match_curve(
+    curves: list[Tensor], x: Any, y: Any, mistakes: Sequence[tuple[str, Any, Any]] = ()
+) -> None:
+    """Pass if one of the curves has the points (x, y), in any order.
+
+    mistakes: (hint, x, y) of curves that a plausible mistake would draw.
+    """
+    if any(_same_points(curve, x, y) for curve in curves):
+        return
+    for text, wrong_x, wrong_y in mistakes:
+        if any(_same_points(curve, wrong_x, wrong_y) for curve in curves):
+            raise Wrong(text)
+    wanted = numbers(x)
+    if all(len(curve[0]) != len(wanted) for curve in curves):
+        raise Wrong(
+            f"Expected a curve of {len(wanted)} points, got "
+            f"{', '.join(str(len(curve[0])) for curve in curves)}."
+        )
+    if not any(_same(c[0].sort().values, wanted.sort().values, 1e-3) for c in curves):
+        first, last = wanted.min().item(), wanted.max().item()
+        raise Wrong(f"The x values are others: they go from {first:g} to {last:g}.")
+    raise Wrong("The x values are right, the heights are not.")
+
+
+def _same_points(curve: Tensor, x: Any, y: Any) -> bool:
+    wanted = torch.stack([numbers(x), numbers(y)])
+    if curve.shape != wanted.shape:
+        return False
+    curve, wanted = (c[:, c[1].argsort()] for c in (curve, wanted))
+    curve, wanted = (c[:, c[0].argsort(stable=True)] for c in (curve, wanted))
+    return all(_same(a, b, 1e-3) for a, b in zip(curve, wanted, strict=True))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+# --- the limits -----------------------------------------------------------------------
+@contextmanager
+def _limits() -> Iterator[None]:
+    """Stop what runs too long or takes too much memory, as far as the system allows.
+
+    Python code is stopped anywhere. One call into C that never returns is not, and
+    outside Linux a huge array is refused only when the system itself refuses it.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    with _memory_limit():
+        if not main:
+            yield
+        elif hasattr(signal, "setitimer"):
+            with _alarm():
+                yield
+        else:
+            with _interrupt():
+                yield
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    rounds, done = 0, False
+
+    def stop(_signal: int, frame: Any) -> None:
+        nonlocal rounds
+        rounds += 1
+        if done:
+            return
+        if rounds > 1:  # a bare `except:` has caught it: raise at every further line
+            sys.settrace(lambda *_: None)
+            while frame is not None and frame.f_code.co_filename != __file__:
+                frame.f_trace = _raise_at_every_line
+                frame = frame.f_back
+        raise _OutOfTime
+
+    tracer, handler = sys.gettrace(), signal.signal(signal.SIGALRM, stop)
+    # It rings again and again: whoever catches it once is rung a second time.
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, 0.5)
+    try:
+        yield
+    finally:
+        done = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        sys.settrace(tracer)
+
+
+def _raise_at_every_line(frame: Any, event: str, argument: Any) -> Callable:
+    if event == "line":
+        raise _OutOfTime
+    return _raise_at_every_line
+
+
+@contextmanager
+def _interrupt() -> Iterator[None]:
+    """The same without signals: as if the learner had pressed the stop button."""
+    import _thread
+
+    rang = threading.Event()
+
+    def stop() -> None:
+        rang.set()
+        _thread.interrupt_main()
+
+    timer = threading.Timer(SECONDS, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if rang.is_set():
+            raise _OutOfTime from None
+        raise
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _memory_limit() -> Iterator[None]:
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    room = taken + BYTES + 2**28 * torch.get_num_threads()  # threads reserve some
+    # A GPU's driver reserves hundreds of gigabytes of addresses at its first use.
+    if torch.cuda.is_available() or -1 not in (soft, hard) and room > hard:
+        yield
+        return
+    limit = room if soft == resource.RLIM_INFINITY else min(room, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,0 +1,485 @@
+"""Plausible wrong answers to each exercise, and words of the hint that each must get.
+
+Written as source, so that each is read as a learner would type it: an expression for a
+value, otherwise the body of a function `answer` with the arguments of the starter.
+"""
+
+ARGUMENTS = {
+    "1.2": "size, channels, levels",
+    "1.3": "z_a, z_b, t",
+    "1.4": "mu, logvar, n",
+    "1.5": "axes, variances",
+    "2.2": "x, x_hat",
+    "2.3": "x, x_hat",
+    "2.4": "axes, x",
+    "2.5": "codes, n",
+    "3.2": "mu, logvar",
+    "3.3": "mu, logvar",
+    "3.4": "x, logits, mu, logvar",
+    "3.5": "axes, rows",
+    "3.6": "log_w",
+    "4.2": "real_logits, fake_logits",
+    "4.3": "G, D, optimizer, x, z",
+    "4.4": "features",
+    "4.5": "axes, theta",
+    "5.2": "real, fake, k",
+    "5.3": "images, training",
+    "5.4": "real, first, second",
+    "5.5": "axes, rows",
+}
+
+LABELS = '\naxes.set(xlabel="x", ylabel="y")\nreturn "It says more than it seems to."'
+JSD = (
+    """
+grid = torch.linspace(-12, 22, 3401, dtype=torch.float64)
+dx = grid[1] - grid[0]
+log_p = torch.distributions.Normal(0.0, 1.0).log_prob(grid)
+values = []
+for t in theta.tolist():
+    log_q = torch.distributions.Normal(t, 1.0).log_prob(grid)
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    p, q = log_p.exp(), log_q.exp()
+    values.append({})
+axes.plot(theta, values)"""
+    + LABELS
+)
+SHIFT = (
+    """
+y = [{} for s in range(9)]
+axes.plot(range(9), y)"""
+    + LABELS
+)
+STEP = """
+fake = G(z).detach()
+loss = losses.discriminator_loss(D(x), D(fake)).mean()
+optimizer.zero_grad()
+loss.backward()
+optimizer.step()
+return loss"""
+RUNS = 'axes.scatter([r["{}"] for r in rows], [r["{}"] for r in rows])' + LABELS
+COVER = """
+radius = torch.cdist(real, real).sort(1).values[:, k]
+between = torch.cdist(real, fake)
+"""
+
+WRONG = {
+    "1.1": [
+        ("0.5", "two or three dimensions"),
+        ("0.1", "too many"),
+        ("0.001", "too few"),
+        ("1.6", "between 0 and 1"),
+        ("'0.02 or so'", "Expected"),
+        ("float('nan')", "Expected one number"),
+    ],
+    "1.2": [
+        ("return channels * size * size * math.log(levels)", "natural logarithm"),
+        ("return levels * math.log10(channels * size * size)", "swapped base"),
+        ("return size * size * math.log10(levels)", "channels are missing"),
+        ("return channels * size * math.log10(levels)", "Only one side"),
+        ("return channels * size * size", "count of values"),
+        ("return math.log10(float(levels) ** (channels * size**2))", "OverflowError"),
+        ("return math.log10(levels)", "missing the n"),
+    ],
+    "1.3": [
+        ("return t[:, None] * z_a + (1 - t[:, None]) * z_b", "backwards"),
+        ("return z_a + t[:, None] * z_b", "no weight on z_a"),
+        ("return ((1 - t[:, None]) * z_a + t[:, None] * z_b).T", "(8, T)"),
+        ("return (1 - t) * z_a + t * z_b", "The size of tensor"),
+        ("return (z_a + z_b) / 2", "Expected the shape"),
+        ("return [[0.0] * 8] * len(t)", "largest difference"),
+        (
+            "u = torch.linspace(0, 1, 8)\n"
+            "return (1 - t[:, None]) * z_a + t[:, None] * z_b if len(t) == 7 "
+            "else (1 - u) * z_a + u * z_b",
+            "its own t",
+        ),
+    ],
+    "1.4": [
+        ("return mu + (2 * logvar).exp() * torch.randn(n, len(mu))", "squared twice"),
+        ("return mu + logvar * torch.randn(n, len(mu))", "it is a logarithm"),
+        ("return mu + (-logvar / 2).exp() * torch.randn(n, len(mu))", "sign"),
+        ("return mu + torch.randn(n, len(mu))", "not used"),
+        ("return mu + (logvar / 2).exp() * torch.rand(n, len(mu))", "means"),
+        (
+            "u = (torch.rand(n, len(mu)) - 0.5) * 12**0.5\n"
+            "return mu + (logvar / 2).exp() * u",
+            "not Gaussian",
+        ),
+        ("return mu + (logvar / 2).exp() * torch.randn(n, 1)", "not independent"),
+        ("return mu + (logvar / 2).exp() * torch.randn(len(mu))", "noise of its own"),
+        ("return mu.expand(n, -1)", "no noise"),
+        ("return (mu + torch.randn(n, len(mu))) * (logvar / 2).exp()", "means"),
+    ],
+    "1.5": [
+        ("axes.plot(range(1, 61), variances)" + LABELS, "own variance"),
+        ("axes.plot(range(1, 61), variances / variances.sum())" + LABELS, "own share"),
+        ("axes.plot(range(1, 61), variances.cumsum(0))" + LABELS, "Divide"),
+        ("v = variances.sqrt()\naxes.plot(range(1, 61), v.cumsum(0) / v.sum())" + LABELS, "deviations do not"),
+        ("axes.plot(variances.cumsum(0) / variances.sum())" + LABELS, "k = 1"),
+        ("axes.plot(range(1, 61), 1 - variances.cumsum(0) / variances.sum())" + LABELS, "lost"),
+        ("axes.plot(range(1, 61), variances.cumsum(0) / variances.sum())\nreturn 'It rises fast, but not fast enough.'", "Label"),
+        ("axes.plot(range(1, 61), variances.cumsum(0) / variances.sum())\naxes.set(xlabel='k', ylabel='share')\nreturn 'rises'", "sentence"),
+        ("return 'A fine sentence without any curve'", "no curve"),
+    ],
+    "2.1": [
+        ("0.5", "best"),
+        ("2", "(w - 3)^2 / 2"),
+        ("0.1", "converges"),
+        ("3", "runs away"),
+        ("-1", "positive"),
+    ],
+    "2.2": [
+        ("return 2 * (x - x_hat)", "sign"),
+        ("return x_hat - x", "factor 2"),
+        ("return x - x_hat", "factor 2 is missing and"),
+        ("return 2 * (x_hat - x) / x[0].numel()", "mean* over an image"),
+        ("return 2 * (x_hat - x) / x.numel()", "batch and the pixels"),
+        ("return (x - x_hat).square().flatten(1).sum(1)", "not its gradient"),
+        ("return (2 * (x_hat - x)).sum()", "summed over everything"),
+        ("return (x_hat - x).sign()", "|x - x_hat|"),
+        ("return 3 * (x_hat - x)", "1.5 times"),
+    ],
+    "2.3": [
+        ("return F.mse_loss(x_hat, x, reduction='sum')", "summed over the batch"),
+        ("return F.mse_loss(x_hat, x, reduction='none').flatten(1).mean(1)", "still the mean"),
+        ("return F.mse_loss(x_hat, x, reduction='sum') / len(x)", "mean over the batch"),
+        ("return (x - x_hat).square().sum(0)", "the other way round"),
+        ("return (x - x_hat).flatten(1).norm(dim=1)", "square root"),
+        ("return (x - x_hat).abs().flatten(1).sum(1)", "not of its square"),
+        ("return (x - x_hat).square().sum(1)", "channels only"),
+        ("return -(x - x_hat).square().flatten(1).sum(1)", "-1 times"),
+    ],
+    "2.4": [
+        (SHIFT.format("losses.squared_error(x, torch.roll(x, s, dims=2)).mean()"), "up and down"),
+        (SHIFT.format("F.mse_loss(x, torch.roll(x, s, dims=3))"), "mean per pixel"),
+        (SHIFT.format("losses.squared_error(x, torch.roll(x, s, dims=3)).sum()"), "sum over all faces"),
+        (SHIFT.format("losses.squared_error(x, torch.roll(x, s, dims=3)).sqrt().mean()"), "root"),
+        (SHIFT.format("(x - torch.roll(x, s, dims=3)).abs().flatten(1).sum(1).mean()"), "absolute"),
+        (SHIFT.replace("range(9)", "range(1, 9)").format("losses.squared_error(x, torch.roll(x, s, dims=3)).mean()"), "begins at"),
+        (SHIFT.format("losses.squared_error(x, torch.roll(x, s, dims=0)).mean()"), "heights are not"),
+        (SHIFT.replace("range(9)", "range(5)").format("losses.squared_error(x, torch.roll(x, s, dims=3)).mean()"), "9 points"),
+    ],
+    "2.5": [
+        ("return codes.mean(0) + codes.std(0) * torch.randn(n, 3)", "not correlated"),
+        ("return codes.mean(0) + torch.randn(n, 3) @ codes.T.cov().T", "Cholesky"),
+        ("return torch.randn(n, 3) @ torch.linalg.cholesky(codes.T.cov()).T", "around 0"),
+        ("return codes.mean(0) + torch.randn(n, 3)", "N(0, I)"),
+        ("return torch.randn(n, 3)", "around 0"),
+        ("return codes.mean(0) + codes.var(0) * torch.randn(n, 3)", "used as a standard"),
+        ("return codes.mean(0) + torch.randn(n, 3) @ torch.linalg.cholesky(codes.T.cov())", "wrong side"),
+        ("return codes.mean(0).expand(n, -1)", "no noise"),
+        ("return codes[torch.randint(len(codes), (n,))]", "codes themselves"),
+        ("return torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample()", "Expected n draws"),
+        ("return codes.mean(0) + 2 * torch.randn(n, 3) @ torch.linalg.cholesky(codes.T.cov()).T", "variances"),
+    ],
+    "3.1": [
+        ("10", "half is missing"),
+        ("0.5", "one dimension"),
+        ("0", "sigma = 1"),
+        ("-5", "never negative"),
+        ("7.21", "bits"),
+        ("20", "not it"),
+    ],
+    "3.2": [
+        ("return mu + logvar.exp() * torch.randn_like(mu)", "variance"),
+        ("return torch.distributions.Normal(mu, (logvar / 2).exp()).sample()", "no gradient"),
+        ("return mu + (logvar / 2).exp() * torch.randn(mu.shape[1])", "share one eps"),
+        ("return mu + (logvar / 2).exp() * torch.randn(len(mu), 1)", "All dimensions"),
+        ("return mu", "no noise"),
+        ("torch.manual_seed(0)\nreturn mu + (logvar / 2).exp() * torch.randn_like(mu)", "anew"),
+        ("return mu + (logvar / 2).exp() * torch.rand_like(mu)", "mean of the draws"),
+        ("return mu + torch.randn_like(mu)", "not used"),
+        ("return mu + (-logvar / 2).exp() * torch.randn_like(mu)", "sign"),
+        ("return mu.detach() + (logvar / 2).exp() * torch.randn_like(mu)", "flows to mu"),
+        ("return mu + (logvar / 2).exp().detach() * torch.randn_like(mu)", "flows to logvar"),
+        ("u = (torch.rand_like(mu) - 0.5) * 12**0.5\nreturn mu + (logvar / 2).exp() * u", "not Gaussian"),
+    ],
+    "3.3": [
+        ("return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum()", "summed over the batch"),
+        ("return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).mean(1)", "mean over the dimensions"),
+        ("return 0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1)", "sign is turned"),
+        ("return (mu**2 + logvar.exp() - 1 - logvar).sum(1)", "half in front"),
+        ("return 0.5 * (mu**2 + (2 * logvar).exp() - 1 - 2 * logvar).sum(1)", "log sigma"),
+        ("return 0.5 * (mu**2 + (logvar / 2).exp() - 1 - logvar).sum(1)", "deviation"),
+        ("return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(0)", "kept the dimensions"),
+        ("return 0.5 * (mu**2 + logvar.exp() - 1 - logvar)", "per dimension"),
+        ("return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).mean()", "averaged over everything"),
+        ("return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1).mean()", "averaged over the batch"),
+        ("return 0.5 * (mu**2 + logvar.exp() - logvar).sum(1)", "-1 is missing"),
+        ("return 0.5 * (mu**2 + logvar.exp() - 1 + logvar).sum(1)", "logarithm"),
+        ("return 0.5 * (mu + logvar.exp() - 1 - logvar).sum(1)", "squared"),
+        ("return (-0.5 * (1 + logvar - mu**2 - logvar.exp())).sum(1) * 3", "3 times"),
+    ],
+    "3.4": [
+        ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\nreturn r - losses.kl_to_prior(mu, logvar).sum()", "subtracted"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn r + losses.kl_to_prior(mu, logvar).mean()", "summed now, but the reconstruction"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum') / len(x)\nreturn r + losses.kl_per_dimension(mu, logvar).mean()", "KL is still a mean"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\nreturn r + losses.kl_to_prior(mu, logvar).mean()", "averaged over the batch"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum') / len(x)\nreturn r + losses.kl_to_prior(mu, logvar).sum()", "summed over the batch"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\nreturn r + 2 * losses.kl_to_prior(mu, logvar).sum()", "half"),
+        ("return losses.kl_to_prior(mu, logvar).mean()", "reconstruction is gone"),
+        ("return F.binary_cross_entropy_with_logits(logits, x)", "KL is gone"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn losses.kl_to_prior(mu, logvar).mean() - r", "sign is turned"),
+    ],
+    "3.5": [
+        (RUNS.format("error", "kl"), "swapped"),
+        (RUNS.format("name", "error"), "decoder's variance"),
+        (RUNS.format("name", "kl"), "KL against"),
+        (RUNS.format("kl", "fidelity"), "samples"),
+        ('axes.plot([r["error"] for r in rows])' + LABELS, "number of the row"),
+        (RUNS.format("kl", "error").replace("y", ""), "SyntaxError|NameError|Label|AttributeError"),
+    ],
+    "3.6": [
+        ("return log_w.mean(0)", "mean of the logarithms"),
+        ("return torch.logsumexp(log_w, 0)", "log K is missing"),
+        ("return log_w.exp().mean(0).log()", "underflow"),
+        ("return torch.logsumexp(log_w, 1) - math.log(log_w.shape[1])", "over the images"),
+        ("return log_w.max(0).values", "largest"),
+        ("return torch.logsumexp(log_w, 0) + math.log(len(log_w))", "wrong sign"),
+        ("return (torch.logsumexp(log_w, 0) - math.log(len(log_w))).mean()", "batch"),
+        ("return log_w.clamp(-80, 80).exp().mean(0).log()", "difference"),
+    ],
+    "4.1": [
+        ("7", "10% a step"),
+        ("70", "square"),
+        ("20", "too few"),
+        ("1000", "too many"),
+    ],
+    "4.2": [
+        ("return F.softplus(real_logits) + F.softplus(-fake_logits)", "swapped"),
+        ("return -F.softplus(-real_logits) - F.softplus(fake_logits)", "sign"),
+        ("return F.softplus(-real_logits)", "fakes are missing"),
+        ("return F.softplus(-real_logits) + F.softplus(-fake_logits)", "generator"),
+        ("return (F.softplus(-real_logits) + F.softplus(fake_logits)).mean()", "mean over the pairs"),
+        ("return (F.softplus(-real_logits) + F.softplus(fake_logits)) / 2", "half"),
+        ("D = torch.sigmoid\nreturn -D(real_logits).log() - (1 - D(fake_logits)).log()", "small logits"),
+        ("return -real_logits.log() - (1 - fake_logits).log()", "of the logits"),
+        ("D = torch.sigmoid\nreturn -(D(real_logits) + 1e-8).log() - (1 - D(fake_logits) + 1e-8).log()", "clamped"),
+    ],
+    "4.3": [
+        (STEP.replace(".detach()", ""), "detach"),
+        (STEP.replace("optimizer.zero_grad()\n", ""), "zero_grad"),
+        (STEP.replace("optimizer.step()\n", ""), "not changed"),
+        (STEP.replace("losses", "-losses"), "uphill"),
+        (STEP.replace("(D(x), D(fake))", "(D(fake), D(x))"), "swapped"),
+        (STEP.replace(".mean()", ".sum()"), "sum over the batch"),
+        (STEP.replace("zero_grad()\nloss.backward()", "zero_grad()\n"), "not changed"),
+        (STEP.replace("return loss", ""), "return"),
+        (STEP.replace("losses.discriminator_loss(D(x), D(fake))", "F.softplus(-D(x))"), "real images"),
+        (STEP.replace("losses.discriminator_loss(D(x), D(fake))", "F.softplus(D(fake))"), "only the fakes"),
+        (STEP.replace("return loss", "return -loss"), "loss that is returned"),
+        (STEP.replace("optimizer.step()", "optimizer.step()\nG.weight.data += 1"), "G was changed"),
+        ("loss = losses.discriminator_loss(D(x), D(G(z).detach())).mean()\nloss.backward()\noptimizer.zero_grad()\noptimizer.step()\nreturn loss", "not changed"),
+    ],
+    "4.4": [
+        ("return torch.nn.BatchNorm1d(features, momentum=0.8)", "weight of the new batch"),
+        ("return torch.nn.BatchNorm1d(features)", "default"),
+        ("return torch.nn.BatchNorm1d(features, 0.8, 0.2)", "eps is still"),
+        ("return torch.nn.BatchNorm1d(features, momentum=0.5)", "weight 0.50"),
+        ("return torch.nn.LayerNorm(features)", "running mean"),
+        ("return 0.2", "Expected a layer"),
+    ],
+    "4.5": [
+        ("axes.plot(theta, theta**2 / 2)" + LABELS, "KL divergence"),
+        (JSD.format("((p * (log_p - log_m) + q * (log_q - log_m)).sum() * dx)"), "twice"),
+        (JSD.format("0.5 * ((p * (log_p - log_m) + q * (log_q - log_m)).sum() * dx) / math.log(2)"), "bits"),
+        (JSD.format("-math.log(4) + ((p * (log_p - log_m) + q * (log_q - log_m)).sum() * dx)"), "V of the game"),
+        (JSD.format("(0.5 * ((p * (log_p - log_m) + q * (log_q - log_m)).sum() * dx)).clamp(min=0).sqrt()"), "root"),
+        ("axes.plot(theta, theta)" + LABELS, "Wasserstein"),
+        (JSD.format("0.5 * ((p * (log_p - log_m - math.log(2)) + q * (log_q - log_m - math.log(2))).sum() * dx)"), "density"),
+    ],
+    "5.1": [
+        ("2", "squared"),
+        ("16", "1 / n^2"),
+        ("1", "does fall"),
+        ("0.25", "smaller"),
+        ("8", "not it"),
+    ],
+    "5.2": [
+        (COVER.replace("[:, k]", "[:, k - 1]") + "return (between.min(1).values <= radius).float().mean()", "itself"),
+        (COVER + "return (between <= radius[:, None]).any(0).float().mean()", "precision"),
+        (COVER + "return (between <= radius[:, None]).float().mean()", "density's count"),
+        (COVER + "return (between <= radius[:, None]).sum() / (k * len(fake))", "is density"),
+        (COVER + "return (between.min(1).values > radius).float().mean()", "not* covered"),
+        (COVER + "return (between.min(1).values <= radius).sum()", "number of covered"),
+        (COVER + "return (between.min(1).values <= radius)", "take the share"),
+        ("radius = torch.cdist(fake, fake).sort(1).values[:, k]\nreturn (torch.cdist(real, fake) <= radius).any(1).float().mean()", "recall"),
+    ],
+    "5.3": [
+        ("return torch.cdist(images.flatten(1), training.flatten(1)).min(1).values", "not divided"),
+        ("return torch.cdist(images.flatten(1), training.flatten(1)).mean(1) / images[0].numel() ** 0.5", "mean distance"),
+        ("return torch.cdist(images.flatten(1), training.flatten(1)).min(0).values / images[0].numel() ** 0.5", "through the training"),
+        ("return torch.cdist(images.flatten(1), training.flatten(1)).min(1).values / images[0].numel()", "root of d"),
+        ("return (images[:, None] - training).square().flatten(2).mean(2).min(1).values", "root is missing"),
+        ("return (images[:, None] - training).abs().flatten(2).mean(2).min(1).values", "absolute"),
+        ("return torch.cdist(images.flatten(1), training.flatten(1)).argmin(1)", "indices"),
+        ("return (torch.cdist(images.flatten(1), training.flatten(1)).min(1).values / images[0].numel() ** 0.5).mean()", "averaged"),
+    ],
+    "5.4": [
+        ("return metrics.frechet_distance(real, second[:100]), metrics.frechet_distance(real, first)", "swapped"),
+        ("f = first.repeat(20, 1)\nreturn metrics.frechet_distance(real, f), metrics.frechet_distance(real, second)", "Copies"),
+        ("d = metrics.frechet_distance(real, first)\nreturn d, d", "same distance"),
+        ("return metrics.frechet_distance(first, second)", "two distances"),
+        ("n = 100\nreturn metrics.frechet_distance(real, first) - 1, metrics.frechet_distance(real, second[:n])", "not negative|in truth"),
+        ("return 0.0, metrics.frechet_distance(real[:9], second[:9])", "in truth"),
+    ],
+    "5.5": [
+        (RUNS.format("coverage", "fidelity"), "swapped"),
+        (RUNS.format("fidelity 90%", "coverage"), "quantile"),
+        (RUNS.format("fidelity", "sharpness"), "sharpness"),
+        (RUNS.format("frechet", "coverage"), "Frechet"),
+        (
+            "names = dict.fromkeys(r['name'] for r in rows)\n"
+            "of = [[r for r in rows if r['name'] == n] for n in names]\n"
+            "mid = lambda key: [sorted(r[key] for r in some)[1] for some in of]\n"
+            "axes.plot(mid('fidelity'), mid('coverage'))" + LABELS,
+            "medians",
+        ),
+    ],
+}  # fmt: skip
+
+# Other right answers: other algebra, float64, arrays, other shapes, numbers.
+RIGHT = {
+    "1.1": ["0.02", "0.01"],
+    "1.2": [
+        "return math.log10(levels ** (channels * size**2))",
+        "return channels * size**2 * math.log(levels) / math.log(10)",
+        "return torch.tensor(levels).double().log10() * channels * size**2",
+    ],
+    "1.3": [
+        "return torch.lerp(z_a, z_b, t[:, None])",
+        "return torch.stack([z_a + s * (z_b - z_a) for s in t])",
+        "return ((1 - t[:, None]) * z_a + t[:, None] * z_b).numpy()",
+        "return [((1 - s) * z_a + s * z_b).tolist() for s in t.double()]",
+        "return torch.outer(1 - t, z_a).double() + torch.outer(t, z_b)",
+    ],
+    "1.4": [
+        "return torch.normal(mu.expand(n, -1), logvar.exp().sqrt().expand(n, -1))",
+        "return torch.distributions.Normal(mu, (logvar / 2).exp()).sample((n,))",
+        "return torch.randn(n, 3).double() * logvar.exp() ** 0.5 + mu",
+        "return torch.distributions.MultivariateNormal("
+        "mu, torch.diag(logvar.exp())).sample((n,)).numpy()",
+    ],
+    "1.5": [
+        "axes.plot(range(1, 61), 100 * variances.cumsum(0) / variances.sum())" + LABELS,
+        "s = [0] + (variances.cumsum(0) / variances.sum()).tolist()\n"
+        "axes.plot(range(61), s)" + LABELS,
+        "axes.scatter(range(1, 61), variances.cumsum(0) / variances.sum())" + LABELS,
+        "axes.plot(range(1, 61), variances.cumsum(0) / variances.sum())\n"
+        "axes.axhline(0.95)\naxes.axvline(8)" + LABELS,
+    ],
+    "2.1": ["1", "torch.tensor(1.0)"],
+    "2.2": [
+        "x_hat.requires_grad_(True)\n"
+        "(x - x_hat).square().sum().backward()\nreturn x_hat.grad",
+        "return -2 * (x - x_hat).double()",
+    ],
+    "2.3": [
+        "return F.mse_loss(x_hat, x, reduction='none').flatten(1).sum(1)",
+        "return (x - x_hat).flatten(1).norm(dim=1) ** 2",
+        "return ((x - x_hat) ** 2).sum(dim=(1, 2, 3)).double().numpy()",
+        "return losses.squared_error(x, x_hat)[:, None]",
+        "return [((a - b) ** 2).sum() for a, b in zip(x, x_hat)]",
+    ],
+    "2.4": [
+        SHIFT.format("losses.squared_error(x, x.roll(s, -1)).mean().item()"),
+        SHIFT.replace("plot", "scatter").format(
+            "(x - x.roll(s, 3)).square().sum() / 64"
+        ),
+    ],
+    "2.5": [
+        "return torch.distributions.MultivariateNormal("
+        "codes.mean(0), codes.T.cov()).sample((n,))",
+        "v, V = torch.linalg.eigh(codes.T.cov())\n"
+        "return codes.mean(0) + torch.randn(n, 3) @ (V * v.sqrt()).T",
+        "c = codes.double() - codes.mean(0)\n"
+        "w = torch.randn(n, len(c)).double() / len(c) ** 0.5\n"
+        "return codes.mean(0) + w @ c",
+    ],
+    "3.1": ["5", "5.0", "torch.tensor([5.0])"],
+    "3.2": [
+        "return torch.distributions.Normal(mu, (logvar / 2).exp()).rsample()",
+        "return mu - logvar.exp().sqrt() * torch.randn(mu.shape)",
+        "return mu.double() + (0.5 * logvar.double()).exp() * torch.randn(mu.shape)",
+    ],
+    "3.3": [
+        "return -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(-1)",
+        "d = torch.distributions\n"
+        "q, p = d.Normal(mu, (logvar / 2).exp()), d.Normal(0.0, 1.0)\n"
+        "return d.kl_divergence(q, p).sum(1, keepdim=True)",
+        "return losses.kl_to_prior(mu.double(), logvar.double()).numpy()",
+    ],
+    "3.4": [
+        "r = F.binary_cross_entropy_with_logits(logits, x)\n"
+        "return r + 0.5 * (mu**2 + logvar.exp() - 1 - logvar).mean() * 200 / 784",
+        "r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\n"
+        "return r + losses.kl_to_prior(mu, logvar).sum()",
+        "return losses.bernoulli_nll(x, logits) + losses.kl_to_prior(mu, logvar)",
+    ],
+    "3.5": [
+        RUNS.format("kl", "error"),
+        "rows = rows[::-1]\n" + RUNS.format("kl", "error"),
+    ],
+    "3.6": [
+        "m = log_w.max(0).values\nreturn m + (log_w - m).exp().mean(0).log()",
+        "return torch.logsumexp(log_w.double() - math.log(len(log_w)), 0)",
+    ],
+    "4.1": ["139", "140", "150"],
+    "4.2": [
+        "b = F.binary_cross_entropy_with_logits\n"
+        "one = torch.ones_like(real_logits)\n"
+        "return (b(real_logits, one, reduction='none') + "
+        "b(fake_logits, 0 * one, reduction='none'))",
+        "return -F.logsigmoid(real_logits) - F.logsigmoid(-fake_logits)",
+        "a, b = -real_logits.double(), fake_logits.double()\n"
+        "return torch.logaddexp(a, 0 * a) + torch.logaddexp(b, 0 * b)",
+    ],
+    "4.3": [
+        STEP.replace("fake = G(z).detach()", "with torch.no_grad():\n    fake = G(z)"),
+        STEP.replace("return loss", "return loss.item()"),
+        "optimizer.zero_grad(set_to_none=True)\n"
+        "a, b = F.softplus(-D(x)), F.softplus(D(G(z).detach()))\n"
+        "a.mean().backward()\nb.mean().backward()\noptimizer.step()\nreturn (a + b).mean()",
+        "both = D(torch.cat([x, G(z).detach()]))\n"
+        "loss = losses.discriminator_loss(*both.chunk(2)).mean()\n"
+        "optimizer.zero_grad()\nloss.backward()\noptimizer.step()\nreturn loss.detach()",
+    ],
+    "4.4": [
+        "return torch.nn.BatchNorm1d(features, 1e-5, 0.2)",
+        "return torch.nn.BatchNorm1d(features, momentum=1 - 0.8, eps=1e-4)",
+        "return torch.nn.BatchNorm1d(features, momentum=0.2, affine=False)",
+    ],
+    "4.5": [
+        JSD.format("0.5 * ((p * (log_p - log_m) + q * (log_q - log_m)).sum() * dx)")
+    ],
+    "5.1": ["4", "4.0"],
+    "5.2": [
+        COVER + "return (between <= radius[:, None]).any(1).double().mean().item()",
+        "return metrics.coverage(real, fake, k)",
+        "radius = torch.cdist(real, real).kthvalue(k + 1).values\n"
+        "hits = sum(bool((torch.cdist(real[i:i + 1], fake) <= radius[i]).any()) "
+        "for i in range(len(real)))\n"
+        "return hits / len(real)",
+    ],
+    "5.3": [
+        "return metrics.nearest_distance(images, training)",
+        "d = (images[:, None] - training).double().square().flatten(2).mean(2)\n"
+        "return d.min(1).values.sqrt().numpy()",
+    ],
+    "5.4": [
+        "n = min(len(first), len(second))\n"
+        "pick = torch.randperm(len(second))[:n]\n"
+        "return [metrics.frechet_distance(real, first[:n]), "
+        "metrics.frechet_distance(real, second[pick])]",
+        "parts = [metrics.frechet_distance(real, s) for s in second.split(100)]\n"
+        "return metrics.frechet_distance(real, first), sum(parts) / len(parts)",
+        "f = metrics.frechet_distance\n"
+        "return torch.tensor([f(real[:100], first), f(real[:100], second[:100])])",
+    ],
+    "5.5": [
+        RUNS.format("fidelity", "coverage"),
+        "for r in rows:\n    axes.scatter(r['fidelity'], r['coverage'])" + LABELS,
+        "rows = sorted(rows, key=lambda r: r['coverage'])\n"
+        + RUNS.format("fidelity", "coverage"),
+    ],
+}
