@@ -1,7 +1,8 @@
 # Each target sets up what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test lint unit lessons course notebooks bench format clean distclean
+.PHONY: help lab test lint unit lessons course notebooks html student slides nbgrader \
+  test-browser bench format clean distclean
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
@@ -26,10 +27,15 @@ help:
 	@echo "make lab        set up everything and open the course in JupyterLab"
 	@echo "make test       set up everything; lint, unit tests, every cell of every lesson"
 	@echo "make course     run all lessons without a browser; web pages in build/"
+	@echo "make html       write the web site from the stored lessons; pages in build/html/"
+	@echo "make student    the lessons without solutions and outputs, in build/student/"
+	@echo "make slides     a deck of slides for each lesson, in build/slides/"
+	@echo "make nbgrader   the exercises for graded classes, in build/nbgrader/"
 	@echo "make notebooks  run the lessons, clean them and store them (LESSON=02 for one)"
 	@echo "make lint       check style;   make format  mend it"
 	@echo "make unit       unit tests only"
 	@echo "make lessons    compare every cell with its stored output (LESSON=02 for one)"
+	@echo "make test-browser  try site and slides in a headless browser (needs chromium)"
 	@echo "make bench      measure training speed"
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
@@ -56,6 +62,12 @@ $(READY): pyproject.toml constraints.txt
 	  exit 1; }; \
 	"$$python" tools/setup_env.py --constraints="$(CONSTRAINTS)" --cpu="$(CPU)"
 
+# Packages for one purpose only; a file in .venv tells that they are there.
+EXTRAS := .venv/docs .venv/slides .venv/browser
+$(EXTRAS): .venv/%: $(READY)
+	@$(PY) tools/extras.py $* --constraints="$(CONSTRAINTS)"
+	@touch $@
+
 lab: $(READY)
 	@$(PY) tools/lab.py $(LAB_ARGS)
 
@@ -66,7 +78,7 @@ lint: $(READY)
 	$(PY) -m ruff format --check
 
 unit: $(READY)
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests --ignore=tests/browser
 
 lessons: $(READY)
 	@ls notebooks/$(LESSON)*.ipynb >/dev/null 2>&1 || { \
@@ -79,6 +91,21 @@ course: $(READY)
 
 notebooks: $(READY)
 	@$(PY) tools/notebooks.py store $(LESSON)
+
+html: .venv/docs
+	@$(PY) tools/site.py
+
+student: $(READY)
+	@$(PY) tools/editions.py student
+
+nbgrader: $(READY)
+	@$(PY) tools/editions.py nbgrader
+
+slides: .venv/slides
+	@$(PY) tools/editions.py slides
+
+test-browser: html .venv/slides .venv/browser
+	GENCOURSE_SITE=build/html $(PY) -m pytest tests/browser
 
 bench: $(READY)
 	@$(PY) tools/bench.py

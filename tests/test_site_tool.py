@@ -1,0 +1,222 @@
+"""How the pages of the web site are made from the lessons; Sphinx is not needed."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools import extras, site
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "02_autoencoder.ipynb"
+FILE = f"notebooks/{NAME}"
+
+
+@pytest.fixture(scope="module")
+def course():
+    return site.lessons()
+
+
+def picture(alt):
+    data = {"image/png": "aGVsbG8=", "text/plain": alt}
+    return new_output("display_data", data=data)
+
+
+@pytest.fixture
+def small():
+    """A course of one lesson with one exercise; names as in the repository."""
+    cells = [
+        new_markdown_cell("# 02 · Small\n\nA question."),
+        new_markdown_cell("## 1. The `loss`"),
+        new_markdown_cell("## Exercises\n\nFill in a cell."),
+        new_markdown_cell(
+            "### Exercise 2.1 · Half of `x`\n\n*easy, 5 min*\n\n"
+            "See [above](#1.-The-loss)."
+        ),
+        new_code_cell("checks.check('2.1', half)"),
+        new_code_cell("# Solution of exercise 2.1\nchecks.solution('2.1', mine)"),
+        new_code_cell("checks.report('2')"),
+    ]
+    for cell in cells[2:]:
+        solution = cell.source.startswith("# Solution")
+        cell.metadata["tags"] = ["solution" if solution else "exercise"]
+    return {"00_start_here.ipynb": new_notebook(), NAME: new_notebook(cells=cells)}
+
+
+# --- links ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("link", "becomes"),
+    [
+        ("[a](03_vae.ipynb)", "[a](03_vae.ipynb)"),
+        ("[a](02_autoencoder.ipynb#1.-The-loss)", "[a](#1-the-loss)"),
+        ("[a](#1.-The-loss)", "[a](#1-the-loss)"),
+        ("[a](#1-the-loss)", "[a](#1-the-loss)"),
+        ("[a](../gencourse/losses.py)", "[a](api/losses.rst)"),
+        ("![a](figures/faces.png)", "![a](figures/faces.png)"),
+        ("[the data](../data/README.md)", "the data"),
+        ("[the `tools`](../tools)", "the `tools`"),
+        ("[a](https://example.org/x)", "[a](https://example.org/x)"),
+        ("$E[f](x)$", "$E[f](x)$"),
+    ],
+)
+def test_links_of_a_lesson(link, becomes, small):
+    assert site.relink(f"See {link}.", FILE, NAME, small) == f"See {becomes}."
+
+
+def test_links_of_a_page_lead_to_the_lessons(small):
+    link = "[a](../notebooks/02_autoencoder.ipynb#1-the-loss)"
+    new = site.relink(link, "docs/glossary.md", "glossary.md", small)
+    assert new == "[a](02_autoencoder.ipynb#1-the-loss)"
+
+
+def test_a_link_to_a_heading_that_is_gone_is_named(small):
+    with pytest.raises(site.Failure, match=f"{FILE} links to #2-gone.*02 · Small"):
+        site.relink("[a](#2-gone)", FILE, NAME, small)
+
+
+# --- cells ----------------------------------------------------------------------------
+
+
+def test_solutions_fold(small):
+    solution = site.dressed(small[NAME].cells[5])
+    assert solution.metadata["tags"] == ["solution", "hide-cell"]
+    assert solution.metadata["mystnb"]["code_prompt_show"] == "Solution"
+    for cell in small[NAME].cells[:5]:
+        assert site.dressed(cell) == cell
+
+
+def test_results_to_be_predicted_fold():
+    cell = new_code_cell("print(1)", metadata={"tags": ["exercise", "reveal"]})
+    dressed = site.dressed(cell)
+    assert dressed.metadata["tags"] == ["exercise", "reveal", "hide-output"]
+    assert dressed.metadata["mystnb"]["code_prompt_show"] == "Result"
+
+
+def test_pictures_take_their_texts_along():
+    cell = new_code_cell("plot", outputs=[picture("A face\nthat smiles: wide.")])
+    dressed = site.dressed(cell)
+    assert dressed.metadata["mystnb"] == {"image": {"alt": "A face that smiles: wide."}}
+    assert "mystnb" not in cell.metadata
+    cell.outputs *= 2
+    with pytest.raises(site.Failure, match="2 pictures"):
+        site.dressed(cell)
+
+
+def test_exercises_are_collected(small):
+    page = site.exercise_page(small)
+    nbformat.validate(page)
+    assert [cell.cell_type for cell in page.cells] == ["markdown"] * 3 + ["code"] * 2
+    intro, lesson, task, start, solution = page.cells
+    assert lesson.source == "## 02 · Small"
+    assert task.source.startswith("### Exercise 2.1 · Half of `x`\n*easy, 5 min*")
+    assert "[above](02_autoencoder.ipynb#1-the-loss)" in task.source
+    assert "(02_autoencoder.ipynb#exercise-21--half-of-x)" in task.source
+    assert start.source == small[NAME].cells[4].source
+    assert "hide-cell" in solution.metadata["tags"]
+
+
+# --- what is taken from other files ---------------------------------------------------
+
+
+def test_the_table_of_symbols_is_the_lesson_s(course):
+    text = site.notation(course)
+    assert r"| $\varepsilon$ | `eps` | noise" in text
+    assert text.count("\n| $") >= 12 and "nats" in text and "## " not in text
+
+
+def test_every_lesson_has_a_card(course):
+    cards = site.lesson_cards()
+    links = re.findall(r":link: (\w+)", cards)
+    assert [f"{link}.ipynb" for link in links] == list(course)[1:]
+    assert cards.count("min to read") == len(links)
+
+
+def test_a_missing_section_is_named():
+    with pytest.raises(site.Failure, match="no section `## Lessons`"):
+        site.section("# Title\n\n## Other\n", "Lessons")
+
+
+def test_every_module_has_a_page():
+    import gencourse
+
+    names = site.module_names()
+    assert sorted(names) == sorted(gencourse.__all__)
+    assert names.index("faces") < names.index("models") < names.index("plot")
+
+
+# --- docstrings -----------------------------------------------------------------------
+
+
+def test_docstrings_become_restructuredtext():
+    text = site.restructured(
+        "||x - x_hat||^2, see `nll`.\n\n"
+        "    data = load()\n\n"
+        "x, x_hat: (B, ...), the\nsame shape. s2: one.\nReturns (B,).\n"
+        "Source: A & B 2006, part 3. Taught\nin: lesson 02"
+    )
+    assert text.split("\n\n") == [
+        r"\|\|x - x\_hat\|\|^2, see ``nll``.",
+        "::",
+        "    data = load()",
+        r"- **x, x\_hat**: (B, ...), the same shape. s2: one.",
+        "**Returns** (B,).",
+        "**Source**: A & B 2006, part 3. "
+        "Taught in: :doc:`lesson 02 </02_autoencoder>`\n",
+    ]
+
+
+def test_the_table_of_modules_becomes_links():
+    text = site.restructured("Read:\n\n    nets      Encoder, Decoder\n    data  load")
+    rows = (
+        "- :mod:`~gencourse.nets`: Encoder, Decoder\n- :mod:`~gencourse.data`: load\n"
+    )
+    assert text == f"Read:\n\n{rows}"
+
+
+# --- pages written by hand ------------------------------------------------------------
+
+
+def test_references_hold_every_paper_of_every_lesson(course):
+    text = " ".join((ROOT / "docs/references.md").read_text("utf-8").split())
+    entries = re.split(r" - (?=[A-ZÅ][^ ]*, )", text)
+    compared = 0
+    for name, nb in list(course.items())[1:]:
+        texts = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
+        listed = site.section(texts, "References")
+        for line in re.findall(r"^- (.*)", listed, re.M):
+            year, words = re.search(r"\((\d{4})\)\. \*?(.+?)[.!?*]", line).groups()
+            (entry,) = (e for e in entries if words.lower() in e.lower())
+            assert f"({year})" in entry and entry.startswith(line.split(",")[0])
+            lessons = re.findall(r"\b0\d", entry.rpartition("Lesson")[2])
+            assert name[:2] in lessons, f"{words}: used in {name}, says {lessons}"
+            compared += 1
+    assert compared > 30
+
+
+def test_the_glossary_has_the_words_of_the_course(course):
+    text = (ROOT / "docs/glossary.md").read_text("utf-8")
+    found = re.findall(r"^(\S.*) · (.*[\u4e00-\u9fff].*)\n  ", text, re.M)
+    english, chinese = zip(*found, strict=True)
+    assert list(english) == sorted(english, key=str.lower)
+    assert len(set(english)) == len(set(chinese)) == len(found) >= 40
+    wanted = (
+        "自编码器 变分自编码器 生成对抗网络 潜在空间 重参数化技巧 证据下界 模式崩溃 "
+        "编码器 解码器 生成器 判别器 后验坍塌 重构误差 先验 后验 流形 似然 KL散度 "
+        "对数似然 潜变量 插值 主成分分析 高斯混合"
+    )
+    assert set(wanted.split()) <= set(chinese)
+    assert text.count("[Lesson 0") == len(found)
+    site.relink(text, "docs/glossary.md", "glossary.md", course)
+
+
+# --- extras ---------------------------------------------------------------------------
+
+
+def test_extras_are_read_from_pyproject():
+    assert any(line.startswith("myst-nb>=") for line in extras.requirements(["docs"]))
+    with pytest.raises(SystemExit, match="no extra .'wrong'."):
+        extras.requirements(["docs", "wrong"])
