@@ -49,9 +49,10 @@ def off_center(prediction):
     "3.2",
     "Reparameterize",
     (
-        "z = mu + sigma * eps: mu and sigma come from the encoder, eps from nowhere.",
-        "sigma is exp(logvar / 2), and eps is standard normal, a number of its own for "
-        "every entry of mu, at every call.",
+        "Keep what is random apart from what is learned: draw something that does not "
+        "depend on mu and logvar, and then shift and stretch it.",
+        "z = mu + sigma * eps. sigma is exp(logvar / 2), and eps is standard normal, a "
+        "number of its own for every entry of mu, at every call.",
         "return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu).",
     ),
 )
@@ -69,6 +70,8 @@ def reparameterize(answer):
     draws = numbers(z, "z")
     if draws.shape != mu.shape:
         raise Wrong(f"Expected z of the shape of mu, got {tuple(draws.shape)}.")
+    if not draws.isfinite().all():
+        raise Wrong("Some z are nan: logvar may be negative, so it has no root.")
     if torch.equal(draws, mu.detach().double()):
         raise Wrong("z is mu: there is no noise.")
     if torch.equal(draws, again):
@@ -89,6 +92,8 @@ def reparameterize(answer):
     ):
         if torch.allclose(std, want.log().mul(factor).exp(), rtol=0.04):
             raise Wrong(text)
+    if torch.allclose(std, 0.5 * want.square(), rtol=0.04):
+        raise Wrong("The half belongs into the exponent: exp(0.5 * logvar).")
     if (mean - mu.detach().double().view(2, -1, 2)[:, 0]).abs().max() > 0.08:
         raise Wrong(
             f"The mean of the draws is not mu. Is the noise centered at 0? {_h(z)}"
@@ -118,14 +123,20 @@ def reparameterize(answer):
     "3.3",
     "The KL term, one number per image",
     (
-        "For each dimension (mu^2 + sigma^2 - 1 - log sigma^2) / 2, then add up the "
-        "dimensions.",
-        "sigma^2 is exp(logvar), and log sigma^2 is logvar itself.",
+        "KL = E_q[log q - log p]. For two Gaussians in one dimension E_q[z^2] = mu^2 + "
+        "sigma^2 is all that you need; then add up the dimensions.",
+        "For each dimension (mu^2 + sigma^2 - 1 - log sigma^2) / 2. sigma^2 is "
+        "exp(logvar), and log sigma^2 is logvar itself.",
         "return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1).",
     ),
 )
 def kl_term(answer):
-    mu, logvar = torch.randn(6, 4), torch.randn(6, 4)
+    for shape in ((6, 4), (5, 3)):
+        kl_of_a_batch(answer, torch.randn(shape), torch.randn(shape))
+    return "It is never negative, and 0 only at mu = 0, sigma = 1."
+
+
+def kl_of_a_batch(answer, mu, logvar):
     terms = losses.kl_per_dimension(mu, logvar)
     want = terms.sum(1)
     log_sigma = 0.5 * (mu**2 + (2 * logvar).exp() - 1 - 2 * logvar)
@@ -144,13 +155,15 @@ def kl_term(answer):
             ("The half in front is missing.", 2 * want),
             ("You took logvar for log sigma: exp(logvar) is already the variance.", log_sigma.sum(1)),
             ("You used the deviation exp(logvar / 2) where the variance exp(logvar) belongs.", sigma_for_variance.sum(1)),
-            ("The -1 is missing: at mu = 0, sigma = 1 the KL must be 0.", want + 2),
+            ("The -1 is missing: at mu = 0, sigma = 1 the KL must be 0.", want + mu.shape[1] / 2),
+            ("The -1 stands outside the sum: it belongs to every dimension.", want + (mu.shape[1] - 1) / 2),
             ("The sign of the logarithm is turned.", (terms + logvar).sum(1)),
+            ("mu is missing: being off-center costs, too.", (terms - 0.5 * mu**2).sum(1)),
+            ("That is KL(prior || q), the other way round.", 0.5 * ((1 + mu**2) / logvar.exp() - 1 + logvar).sum(1)),
             ("mu is not squared.", 0.5 * (mu + logvar.exp() - 1 - logvar).sum(1)),
         ],
         "the KL",
     )  # fmt: skip
-    return "It is never negative, and 0 only at mu = 0, sigma = 1."
 
 
 @exercise(
@@ -172,13 +185,24 @@ def two_means(answer):
     kl = losses.kl_to_prior(mu, logvar)
 
     def gain(x, logits, mu, logvar):
-        loss = numbers(run(answer, x, logits, mu, logvar), "the loss")
+        loss = run(answer, x, logits, mu, logvar)
+        if isinstance(loss, tuple | list):
+            raise Wrong("Add the two terms: one loss is wanted, not two.")
+        loss = numbers(loss, "the loss")
+        if loss.shape not in ((), (1,), (5,)):
+            raise Wrong(
+                f"Expected one loss, or one per image, got {tuple(loss.shape)}: shapes "
+                "like (5,) + (5, 1) become (5, 5)."
+            )
         return number(loss.mean(), "the mean of your loss")
 
     # How much does the loss move when only one of the two terms moves?
     base = gain(x, logits, mu, logvar)
     d_kl = gain(x, logits, torch.zeros_like(mu), torch.zeros_like(mu)) - base
     weight_kl = d_kl / -kl.mean().item()
+    wide = torch.randn_like(logvar)
+    only_wide = gain(x, logits, torch.zeros_like(mu), wide) - base - d_kl
+    in_wide = losses.kl_to_prior(torch.zeros_like(mu), wide).mean().item()
     flat = torch.zeros_like(logits)
     d_bce = gain(x, flat, mu, logvar) - base
     moved = (math.log(2) * 784 - bce.sum(1).mean()).item()
@@ -201,7 +225,14 @@ def two_means(answer):
         )
     for wrong, text in (
         (-1.0, "The KL is *subtracted*: the wrong sign of section 6."),
-        (784 / 200 * 784, "The pixels are still averaged, and the KL is summed."),
+        (
+            5 * 784.0,
+            "The pixels are still averaged, and the KL is summed over everything.",
+        ),
+        (
+            1 / 1000,
+            "The reconstruction is summed over everything, and the KL is still a mean.",
+        ),
         (
             784.0,
             "The KL is summed now, but the reconstruction is still a mean over 784.",
@@ -212,7 +243,7 @@ def two_means(answer):
         ),
         (1 / 5, "The KL is averaged over the batch and the reconstruction is summed."),
         (5.0, "The KL is summed over the batch and the reconstruction is averaged."),
-        (200 / 784, "The weight is upside down: 200 / 784."),
+        ((784 / 200) ** 2, "The weight is upside down: 200 / 784 is needed."),
         (2.0, "The half of the KL is missing."),
     ):
         if abs(beta / wrong - 1) < 0.005:
@@ -223,6 +254,8 @@ def two_means(answer):
         raise Wrong(
             f"One nat of KL weighs {beta:.3g} times as much as one of the other."
         )
+    if abs(only_wide / weight_bce / in_wide - 1) > 0.005:
+        raise Wrong("The KL is not that of the starter any more: look at its logvar.")
     return "Now it is the negative ELBO, up to one factor in front of all of it."
 
 
@@ -230,8 +263,8 @@ def two_means(answer):
     "3.5",
     "Plot and say: rate and distortion",
     (
-        "Every row is one trained VAE: row['kl'] is its rate in nats, row['error'] its "
-        "squared error. One point for each.",
+        "What is paid for, and in which coin? The rate is the price, so it goes to the "
+        "right; one point for each row.",
         "rate = [row['kl'] for row in rows], and the same for the error. Rate goes to "
         "the right, error goes up.",
         "axes.plot(rate, error, 'o-'), then axes.set(xlabel='KL, nats per image', "
@@ -279,29 +312,42 @@ def rate_distortion(answer):
     ),
 )
 def bound_from_weights(answer):
-    small = torch.randn(6, 4) * 2
-    for offset in (0.0, -5000.0, 3000.0):
-        log_w = small + offset
-        want = losses.importance_weighted_bound(log_w)
-        compare(
-            run(answer, log_w),
-            want,
-            [
-                ("This is the mean of the logarithms, which is the ELBO (K = 1). The mean must stand inside the logarithm.", log_w.mean(0)),
-                ("log K is missing: the bound has the *mean* of the weights, not their sum.", want + math.log(6)),
-                ("log K has the wrong sign.", want + 2 * math.log(6)),
-                ("You took the mean over the images: the K draws are in dim 0.", torch.logsumexp(log_w, 1) - math.log(4)),
-                ("That is the largest weight only.", log_w.max(0).values),
-                ("That is averaged over the batch: expected one number per image.", want.mean()),
-                ("The weights underflow: exp(-5000) is 0, and log(0) is -inf. Take the logarithm of the sum without leaving the logarithms.", torch.full((4,), -math.inf)),
-                ("The weights overflow: exp(3000) is infinite. Take the logarithm of the sum without leaving the logarithms.", torch.full((4,), math.inf)),
-                ("Something became nan: inf - inf? Stay with logarithms.", torch.full((4,), math.nan)),
-            ],
-            "the bound",
-            # at -5000 a hint must not be lost in the rounding of a large number
-            tolerance=1e-5 if offset else 1e-4,
-        )  # fmt: skip
+    small = 2 * torch.randn(6, 4)
+    apart = torch.zeros(6, 4)
+    apart[0], apart[1:, 2] = -400.0, 900.0  # weights of one image that differ a lot
+    offsets = torch.tensor([-5000.0, 0.0, 3000.0, -200.0])
+    for log_w in (small, small + offsets, small + apart, small[:1], small[:3, :2]):
+        bound_of_a_batch(answer, log_w)
     return "Nothing was exponentiated that could not be."
+
+
+def bound_of_a_batch(answer, log_w):
+    want, (K, B) = losses.importance_weighted_bound(log_w), log_w.shape
+    got = numbers(run(answer, log_w), "the bound")
+    if got.isnan().any():
+        raise Wrong("Something became nan: inf - inf? Stay with logarithms.")
+    if got.isinf().any():
+        how, what = (
+            ("under", "-5000) is 0") if got.min() < 0 else ("over", "900) is infinite")
+        )
+        raise Wrong(
+            f"The weights {how}flow: exp({what} for a computer. Take the logarithm of the "
+            "sum without leaving the logarithms, for each image on its own scale."
+        )
+    compare(
+        got,
+        want,
+        [
+            ("This is the mean of the logarithms, which is the ELBO (K = 1). The mean must stand inside the logarithm.", log_w.mean(0)),
+            ("log K is missing: the bound has the *mean* of the weights, not their sum.", want + math.log(K)),
+            ("log K has the wrong sign.", want + 2 * math.log(K)),
+            ("You took the mean over the images: the K draws are in dim 0.", torch.logsumexp(log_w, 1) - math.log(B)),
+            ("That is the largest weight only.", log_w.max(0).values),
+            ("That is averaged over the batch: expected one number per image.", want.mean()),
+        ],
+        "the bound",
+        tolerance=1e-5,
+    )  # fmt: skip
 
 
 def _h(z):

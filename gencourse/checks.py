@@ -9,6 +9,7 @@ What it raises is shown with its place. The exercises themselves, with their hin
 the wrong answers that they know, are in `_exercises01.py` to `_exercises05.py`.
 """
 
+import inspect
 import linecache
 import math
 import signal
@@ -19,9 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -150,6 +153,10 @@ def _judge(number: str, answers: Sequence[Any]) -> tuple[Verdict, str]:
     name = f"Exercise {number}"
     error = None
     try:
+        if len(answers) != len(inspect.signature(exercise.test).parameters):
+            raise Wrong(
+                f'Give the check your answer: checks.check("{number}", answer).'
+            )
         if any(answer is ... for answer in answers):
             raise NotAttempted("replace the three dots by your answer.")
         with torch.random.fork_rng(devices=[]):
@@ -189,7 +196,8 @@ def _what_was_raised(error: BaseException) -> str:
     places = [
         f"  line {frame.lineno} in {frame.name}: {frame.line or _source(frame)}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and "site-packages" not in frame.filename
+        if Path(frame.filename).parent != Path(__file__).parent
+        and "site-packages" not in frame.filename
     ]
     said = f"your code raised {type(error).__name__}: {error}"
     return "\n".join([_wrap(said), *places[-5:]])
@@ -250,11 +258,17 @@ def run(answer: Callable, *inputs: Any) -> Any:
 
 def numbers(value: Any, what: str = "your result") -> Tensor:
     """The answer as a float64 tensor on the CPU; Wrong if it is not made of numbers."""
+    if isinstance(value, tuple) and hasattr(value, "indices"):
+        raise Wrong(f"Take .values for {what}: min and sort give indices, too.")
     try:
-        if not isinstance(value, Tensor):
-            value = torch.as_tensor(value)
+        if isinstance(value, list | tuple) and any(
+            isinstance(v, Tensor) for v in value
+        ):
+            value = torch.stack([torch.as_tensor(v) for v in value])
+        elif not isinstance(value, Tensor):
+            value = torch.as_tensor(numpy.array(value, order="C"))
         return value.detach().cpu().double()
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise Wrong(f"Expected numbers for {what}, got {_short(value)}.") from None
 
 
@@ -262,7 +276,8 @@ def number(value: Any, what: str = "your answer") -> float:
     """The answer as one finite float; Wrong if it is anything else."""
     found = numbers(value, what)
     if found.numel() != 1 or not math.isfinite(found.item()):
-        raise Wrong(f"Expected one number for {what}, got {_short(value)}.")
+        got = found.item() if found.numel() == 1 else _short(value)
+        raise Wrong(f"Expected one number for {what}, got {got}.")
     return found.item()
 
 
@@ -278,11 +293,16 @@ def compare(
 ) -> None:
     """Pass if got is want; otherwise raise Wrong, with the hint of the mistake made.
 
-    mistakes: (hint, what that mistake would give). Axes of length one do not count.
+    mistakes: (hint, what that mistake would give).
     """
     got, want = numbers(got, what), numbers(want)
     if _same(got, want, tolerance):
-        return
+        if got.shape == want.shape or want.numel() == 1:
+            return
+        raise Wrong(
+            f"The numbers are right, but their shape is {tuple(got.shape)}, not "
+            f"{tuple(want.shape)}. Added to others, (B, 1) and (B,) make (B, B)."
+        )
     for text, value in mistakes:
         if _same(got, numbers(value), tolerance):
             raise Wrong(text)
@@ -293,6 +313,8 @@ def compare(
         )
     if not got.isfinite().all():
         raise Wrong(f"There is {got[~got.isfinite()][0].item()} in {what}.")
+    if want.numel() == 1:
+        raise Wrong(f"For {what} you get {got.item():.5g}; {want.item():.5g} is right.")
     factor = _factor(got, want, tolerance)
     if factor is not None:
         raise Wrong(
@@ -339,8 +361,17 @@ def drawn(answer: Callable, *inputs: Any, alt: str) -> tuple[list[Tensor], str]:
         sentence = run(lambda *copies: answer(axes, *copies), *inputs)
     _picture = page.picture
     lines = [torch.as_tensor(line.get_xydata().T) for line in axes.get_lines()]
-    dots = [torch.as_tensor(d.get_offsets().data.T) for d in axes.collections]
-    curves = [curve.double() for curve in lines + dots if curve.shape[1]]
+    scattered = [c for c in axes.collections if type(c).__name__ == "PathCollection"]
+    dots = [torch.tensor(c.get_offsets().tolist()).reshape(-1, 2).T for c in scattered]
+    bars = [b for b in axes.patches if hasattr(b, "get_height")]
+    tops = [[b.get_x() + b.get_width() / 2, b.get_height()] for b in bars]
+    found = [*lines, *dots, torch.tensor(tops).reshape(-1, 2).T]
+    curves = [curve.double() for curve in found if curve.numel()]
+    if any(not curve.isfinite().all() for curve in curves):
+        raise Wrong(
+            "Some points of the curve are nan or infinite and cannot be drawn. Is "
+            "there a 0 * log(0) or a division by 0?"
+        )
     if not curves:
         raise Wrong("There is no curve on the axes. Draw with axes.plot(x, y).")
     if not (axes.get_xlabel().strip() and axes.get_ylabel().strip()):
@@ -348,7 +379,10 @@ def drawn(answer: Callable, *inputs: Any, alt: str) -> tuple[list[Tensor], str]:
             "The curve is there, but who sees it cannot know what it shows. Label both "
             'axes: axes.set(xlabel="...", ylabel="...").'
         )
-    if not isinstance(sentence, str) or len(sentence.split()) < 5:
+    # Five words, or as much in a language that is written without spaces.
+    if not isinstance(sentence, str) or (
+        len(sentence.split()) < 5 and (sentence.isascii() or len(sentence) < 10)
+    ):
         raise Wrong(
             "The curve is there. Now return a sentence that says what it shows, at "
             f"least five words; got {_short(sentence)}."
@@ -359,34 +393,31 @@ def drawn(answer: Callable, *inputs: Any, alt: str) -> tuple[list[Tensor], str]:
 def match_curve(
     curves: list[Tensor], x: Any, y: Any, mistakes: Sequence[tuple[str, Any, Any]] = ()
 ) -> None:
-    """Pass if one of the curves has the points (x, y), in any order.
+    """Pass if every point (x, y) has been drawn, in whatever order and pieces.
 
     mistakes: (hint, x, y) of curves that a plausible mistake would draw.
     """
-    if any(_same_points(curve, x, y) for curve in curves):
+    points = torch.cat(curves, dim=1)
+    if _drawn_there(points, x, y):
         return
     for text, wrong_x, wrong_y in mistakes:
-        if any(_same_points(curve, wrong_x, wrong_y) for curve in curves):
+        if _drawn_there(points, wrong_x, wrong_y):
             raise Wrong(text)
-    wanted = numbers(x)
-    if all(len(curve[0]) != len(wanted) for curve in curves):
-        raise Wrong(
-            f"Expected a curve of {len(wanted)} points, got "
-            f"{', '.join(str(len(curve[0])) for curve in curves)}."
-        )
-    if not any(_same(c[0].sort().values, wanted.sort().values, 1e-3) for c in curves):
-        first, last = wanted.min().item(), wanted.max().item()
-        raise Wrong(f"The x values are others: they go from {first:g} to {last:g}.")
+    wanted, n = numbers(x), points.shape[1]
+    if n < len(wanted):
+        raise Wrong(f"Expected a curve of {len(wanted)} points, got {n}.")
+    near = (points[0] - wanted[:, None]).abs().min(1).values
+    if near.max() > 1e-3 * wanted.abs().mean():
+        at = wanted[near.argmax()].item()
+        raise Wrong(f"A point is missing: there is none at x = {at:.4g}.")
     raise Wrong("The x values are right, the heights are not.")
 
 
-def _same_points(curve: Tensor, x: Any, y: Any) -> bool:
+def _drawn_there(points: Tensor, x: Any, y: Any) -> bool:
     wanted = torch.stack([numbers(x), numbers(y)])
-    if curve.shape != wanted.shape:
-        return False
-    curve, wanted = (c[:, c[1].argsort()] for c in (curve, wanted))
-    curve, wanted = (c[:, c[0].argsort(stable=True)] for c in (curve, wanted))
-    return all(_same(a, b, 1e-3) for a, b in zip(curve, wanted, strict=True))
+    scale = wanted.abs().mean(1, keepdim=True).clamp(min=1e-9)
+    apart = torch.cdist((wanted / scale).T, (points / scale).T, p=math.inf)
+    return bool((apart.min(1).values < 1e-3).all())
 
 
 def _short(value: Any) -> str:

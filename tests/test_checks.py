@@ -154,6 +154,16 @@ def test_an_exception_is_shown_with_its_place():
     assert isinstance(verdict.error, AttributeError)
 
 
+def test_a_forgotten_answer_is_asked_for():
+    for answers in ((), (1, 2)):
+        assert "Give the check your answer" in checks.check("3.3", *answers).text
+
+
+def test_the_course_s_own_frames_are_not_shown():
+    verdict = checks.check("3.2", lambda mu, logvar: mu + nothing)  # noqa: F821
+    assert "NameError" in verdict.text and "with_leaves" not in verdict.text
+
+
 def test_leaving_and_interrupting():
     verdict = checks.check("3.3", lambda mu, logvar: exit(3))
     assert "SystemExit" in verdict.text

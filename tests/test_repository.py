@@ -19,7 +19,7 @@ import gencourse
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("data/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("data/*.md"), ROOT / "docs/teaching.md"])
 FILES = {path.stem: path for path in sorted(ROOT.glob("gencourse/*.py"))}
 MODULES = [name for name in FILES if not name.startswith("_")]
 
@@ -74,7 +74,7 @@ def test_environment_ends_with_the_package_itself():
 @pytest.mark.parametrize("where", ["pyproject", "environment"])
 def test_pinned_versions_lie_in_the_ranges(where):
     wanted = (
-        pyproject_ranges("lab", "test", "pages")
+        pyproject_ranges("lab", "test", "pages", "docs", "browser", "slides")
         if where == "pyproject"
         else environment_ranges()
     )
@@ -257,16 +257,16 @@ print(sorted({heavy} & set(sys.modules)))
 
 def test_commands_that_are_named_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         named = re.findall(
-            r"(?:`|^ *)make((?: [A-Z]+=\S*)*) ([a-z]+)", text, re.MULTILINE
+            r"(?:`|^ *)make((?: [A-Z]+=\S*)*) ([a-z-]+)", text, re.MULTILINE
         )
         missing = {target for _, target in named} - targets
         assert not missing, f"{page.name} names {missing}"
     helped = set(
-        re.findall(r"make ([a-z]+)", makefile.split("help:")[1].split("ifneq")[0])
+        re.findall(r"make ([a-z-]+)", makefile.split("help:")[1].split("ifneq")[0])
     )
     assert helped == targets - {"help"}
 
@@ -288,8 +288,9 @@ def test_no_file_names_a_folder_of_one_machine():
         ".github/**/*",
         "data/*.md",
         "gencourse/*",
-        "tests/*",
-        "tools/*",
+        "docs/**/*",
+        "tests/**/*",
+        "tools/**/*",
     ]
     for path in (p for name in names for p in ROOT.glob(name) if p.is_file()):
         if path.suffix in {".pyc", ".png"}:

@@ -65,8 +65,8 @@ between = torch.cdist(real, fake)
 WRONG = {
     "1.1": [
         ("0.5", "two or three dimensions"),
-        ("0.1", "too many"),
-        ("0.001", "too few"),
+        ("0.1", "too large"),
+        ("0.001", "too small"),
         ("1.6", "between 0 and 1"),
         ("'0.02 or so'", "Expected"),
         ("float('nan')", "Expected one number"),
@@ -74,6 +74,8 @@ WRONG = {
     "1.2": [
         ("return channels * size * size * math.log(levels)", "natural logarithm"),
         ("return levels * math.log10(channels * size * size)", "swapped base"),
+        ("return levels ** (channels * size * size)", "number of images itself"),
+        ("return len(str(levels ** (channels * size * size)))", "is right"),
         ("return size * size * math.log10(levels)", "channels are missing"),
         ("return channels * size * math.log10(levels)", "Only one side"),
         ("return channels * size * size", "count of values"),
@@ -84,19 +86,17 @@ WRONG = {
         ("return t[:, None] * z_a + (1 - t[:, None]) * z_b", "backwards"),
         ("return z_a + t[:, None] * z_b", "no weight on z_a"),
         ("return ((1 - t[:, None]) * z_a + t[:, None] * z_b).T", "(8, T)"),
-        ("return (1 - t) * z_a + t * z_b", "The size of tensor"),
+        ("return (1 - t) * z_a + t * z_b", "its own t"),
         ("return (z_a + z_b) / 2", "Expected the shape"),
         ("return [[0.0] * 8] * len(t)", "largest difference"),
-        (
-            "u = torch.linspace(0, 1, 8)\n"
-            "return (1 - t[:, None]) * z_a + t[:, None] * z_b if len(t) == 7 "
-            "else (1 - u) * z_a + u * z_b",
-            "its own t",
-        ),
+        ("u = torch.linspace(0, 1, len(t))[:, None]\nreturn (1 - u) * z_a + u * z_b", "given t"),
+        ("return z_a + t[:, None] * (z_a + z_b)", "wrong sign"),
     ],
     "1.4": [
         ("return mu + (2 * logvar).exp() * torch.randn(n, len(mu))", "squared twice"),
         ("return mu + logvar * torch.randn(n, len(mu))", "it is a logarithm"),
+        ("return mu + 0.5 * logvar.exp() * torch.randn(n, len(mu))", "exponent"),
+        ("return mu + logvar.sqrt() * torch.randn(n, len(mu))", "no root"),
         ("return mu + (-logvar / 2).exp() * torch.randn(n, len(mu))", "sign"),
         ("return mu + torch.randn(n, len(mu))", "not used"),
         ("return mu + (logvar / 2).exp() * torch.rand(n, len(mu))", "means"),
@@ -107,18 +107,19 @@ WRONG = {
         ),
         ("return mu + (logvar / 2).exp() * torch.randn(n, 1)", "not independent"),
         ("return mu + (logvar / 2).exp() * torch.randn(len(mu))", "noise of its own"),
-        ("return mu.expand(n, -1)", "no noise"),
+        ("return mu.expand(n, -1)", "of its own"),
+        ("return (mu + (logvar / 2).exp() * torch.randn(len(mu))).expand(n, -1)", "of its own"),
         ("return (mu + torch.randn(n, len(mu))) * (logvar / 2).exp()", "means"),
     ],
     "1.5": [
-        ("axes.plot(range(1, 61), variances)" + LABELS, "own variance"),
-        ("axes.plot(range(1, 61), variances / variances.sum())" + LABELS, "own share"),
-        ("axes.plot(range(1, 61), variances.cumsum(0))" + LABELS, "Divide"),
-        ("v = variances.sqrt()\naxes.plot(range(1, 61), v.cumsum(0) / v.sum())" + LABELS, "deviations do not"),
+        ("axes.plot(range(1, 601), variances)" + LABELS, "own variance"),
+        ("axes.plot(range(1, 601), variances / variances.sum())" + LABELS, "own share"),
+        ("axes.plot(range(1, 601), variances.cumsum(0))" + LABELS, "Divide"),
+        ("v = variances.sqrt()\naxes.plot(range(1, 601), v.cumsum(0) / v.sum())" + LABELS, "deviations do not"),
         ("axes.plot(variances.cumsum(0) / variances.sum())" + LABELS, "k = 1"),
-        ("axes.plot(range(1, 61), 1 - variances.cumsum(0) / variances.sum())" + LABELS, "lost"),
-        ("axes.plot(range(1, 61), variances.cumsum(0) / variances.sum())\nreturn 'It rises fast, but not fast enough.'", "Label"),
-        ("axes.plot(range(1, 61), variances.cumsum(0) / variances.sum())\naxes.set(xlabel='k', ylabel='share')\nreturn 'rises'", "sentence"),
+        ("axes.plot(range(1, 601), 1 - variances.cumsum(0) / variances.sum())" + LABELS, "lost"),
+        ("axes.plot(range(1, 601), variances.cumsum(0) / variances.sum())\nreturn 'It rises fast, but not fast enough.'", "Label"),
+        ("axes.plot(range(1, 601), variances.cumsum(0) / variances.sum())\naxes.set(xlabel='k', ylabel='share')\nreturn 'rises'", "sentence"),
         ("return 'A fine sentence without any curve'", "no curve"),
     ],
     "2.1": [
@@ -131,6 +132,7 @@ WRONG = {
     "2.2": [
         ("return 2 * (x - x_hat)", "sign"),
         ("return x_hat - x", "factor 2"),
+        ("return (x_hat - x) ** 2", "squares themselves"),
         ("return x - x_hat", "factor 2 is missing and"),
         ("return 2 * (x_hat - x) / x[0].numel()", "mean* over an image"),
         ("return 2 * (x_hat - x) / x.numel()", "batch and the pixels"),
@@ -148,6 +150,7 @@ WRONG = {
         ("return (x - x_hat).abs().flatten(1).sum(1)", "not of its square"),
         ("return (x - x_hat).square().sum(1)", "channels only"),
         ("return -(x - x_hat).square().flatten(1).sum(1)", "-1 times"),
+        ("return (x - x_hat).square().flatten(1).sum(1, keepdim=True)", "their shape"),
     ],
     "2.4": [
         (SHIFT.format("losses.squared_error(x, torch.roll(x, s, dims=2)).mean()"), "up and down"),
@@ -169,6 +172,8 @@ WRONG = {
         ("return codes.mean(0) + torch.randn(n, 3) @ torch.linalg.cholesky(codes.T.cov())", "wrong side"),
         ("return codes.mean(0).expand(n, -1)", "no noise"),
         ("return codes[torch.randint(len(codes), (n,))]", "codes themselves"),
+        ("return codes[torch.randint(len(codes), (n,))] + 1e-4 * torch.randn(n, 3)", "codes themselves"),
+        ("u = (torch.rand(n, 3) - 0.5) * 12**0.5\nreturn codes.mean(0) + u @ torch.linalg.cholesky(codes.T.cov()).T", "not Gaussian"),
         ("return torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample()", "Expected n draws"),
         ("return codes.mean(0) + 2 * torch.randn(n, 3) @ torch.linalg.cholesky(codes.T.cov()).T", "variances"),
     ],
@@ -189,6 +194,7 @@ WRONG = {
         ("torch.manual_seed(0)\nreturn mu + (logvar / 2).exp() * torch.randn_like(mu)", "anew"),
         ("return mu + (logvar / 2).exp() * torch.rand_like(mu)", "mean of the draws"),
         ("return mu + torch.randn_like(mu)", "not used"),
+        ("return mu + 0.5 * logvar.exp() * torch.randn_like(mu)", "exponent"),
         ("return mu + (-logvar / 2).exp() * torch.randn_like(mu)", "sign"),
         ("return mu.detach() + (logvar / 2).exp() * torch.randn_like(mu)", "flows to mu"),
         ("return mu + (logvar / 2).exp().detach() * torch.randn_like(mu)", "flows to logvar"),
@@ -208,7 +214,12 @@ WRONG = {
         ("return 0.5 * (mu**2 + logvar.exp() - logvar).sum(1)", "-1 is missing"),
         ("return 0.5 * (mu**2 + logvar.exp() - 1 + logvar).sum(1)", "logarithm"),
         ("return 0.5 * (mu + logvar.exp() - 1 - logvar).sum(1)", "squared"),
+        ("return 0.5 * ((mu**2 + logvar.exp() - logvar).sum(1) - 1)", "every dimension"),
+        ("return 0.5 * (logvar.exp() - 1 - logvar).sum(1)", "mu is missing"),
+        ("return 0.5 * ((1 + mu**2) / logvar.exp() - 1 + logvar).sum(1)", "other way round"),
         ("return (-0.5 * (1 + logvar - mu**2 - logvar.exp())).sum(1) * 3", "3 times"),
+        ("return 0.5 * (mu**2 + logvar.exp() - logvar).sum(1, keepdim=True) - 2", "their shape"),
+        ("return 0.5 * (mu**2 + logvar.exp() - logvar).sum(1) - 2", "largest difference"),
     ],
     "3.4": [
         ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\nreturn r - losses.kl_to_prior(mu, logvar).sum()", "subtracted"),
@@ -218,8 +229,14 @@ WRONG = {
         ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum') / len(x)\nreturn r + losses.kl_to_prior(mu, logvar).sum()", "summed over the batch"),
         ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\nreturn r + 2 * losses.kl_to_prior(mu, logvar).sum()", "half"),
         ("return losses.kl_to_prior(mu, logvar).mean()", "reconstruction is gone"),
+        ("return losses.bernoulli_nll(x, logits), losses.kl_to_prior(mu, logvar)", "Add the two"),
+        ("return losses.bernoulli_nll(x, logits) + losses.kl_to_prior(mu, logvar)[:, None]", "(5, 5)"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn r + 784 / 200 * losses.kl_per_dimension(mu, logvar).mean()", "upside down"),
         ("return F.binary_cross_entropy_with_logits(logits, x)", "KL is gone"),
         ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn losses.kl_to_prior(mu, logvar).mean() - r", "sign is turned"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\nreturn r + losses.kl_per_dimension(mu, logvar).mean()", "KL is still a mean"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn r + losses.kl_to_prior(mu, logvar).sum()", "summed over everything"),
+        ("return losses.bernoulli_nll(x, logits) + 0.5 * (mu**2 + logvar**2 / 2).sum(1)", "logvar|weighs"),
     ],
     "3.5": [
         (RUNS.format("error", "kl"), "swapped"),
@@ -238,6 +255,9 @@ WRONG = {
         ("return torch.logsumexp(log_w, 0) + math.log(len(log_w))", "wrong sign"),
         ("return (torch.logsumexp(log_w, 0) - math.log(len(log_w))).mean()", "batch"),
         ("return log_w.clamp(-80, 80).exp().mean(0).log()", "difference"),
+        ("m = log_w.max()\nreturn m + (log_w - m).exp().mean(0).log()", "underflow"),
+        ("m = log_w[0]\nreturn m + (log_w - m).exp().mean(0).log()", "flow:"),
+        ("m = log_w.mean(0)\nreturn m + (log_w - m).exp().mean(0).log()", "flow:"),
     ],
     "4.1": [
         ("7", "10% a step"),
@@ -255,6 +275,7 @@ WRONG = {
         ("D = torch.sigmoid\nreturn -D(real_logits).log() - (1 - D(fake_logits)).log()", "small logits"),
         ("return -real_logits.log() - (1 - fake_logits).log()", "of the logits"),
         ("D = torch.sigmoid\nreturn -(D(real_logits) + 1e-8).log() - (1 - D(fake_logits) + 1e-8).log()", "clamped"),
+        ("a, b = -real_logits, fake_logits\nf = lambda v: torch.where(v > 20, v, torch.log1p(v.exp()))\nreturn f(a) + f(b)", "gradient"),
     ],
     "4.3": [
         (STEP.replace(".detach()", ""), "detach"),
@@ -264,11 +285,14 @@ WRONG = {
         (STEP.replace("(D(x), D(fake))", "(D(fake), D(x))"), "swapped"),
         (STEP.replace(".mean()", ".sum()"), "sum over the batch"),
         (STEP.replace("zero_grad()\nloss.backward()", "zero_grad()\n"), "not changed"),
+        (STEP.replace("G(z)", "G(torch.randn_like(z))"), "weights of D"),
         (STEP.replace("return loss", ""), "return"),
         (STEP.replace("losses.discriminator_loss(D(x), D(fake))", "F.softplus(-D(x))"), "real images"),
         (STEP.replace("losses.discriminator_loss(D(x), D(fake))", "F.softplus(D(fake))"), "only the fakes"),
         (STEP.replace("return loss", "return -loss"), "loss that is returned"),
         (STEP.replace("optimizer.step()", "optimizer.step()\nG.weight.data += 1"), "G was changed"),
+        ("G.requires_grad_(False)" + STEP.replace(".detach()", ""), "frozen"),
+        (STEP.replace("optimizer.zero_grad()\nloss.backward()", ""), "Only the old"),
         ("loss = losses.discriminator_loss(D(x), D(G(z).detach())).mean()\nloss.backward()\noptimizer.zero_grad()\noptimizer.step()\nreturn loss", "not changed"),
     ],
     "4.4": [
@@ -277,6 +301,8 @@ WRONG = {
         ("return torch.nn.BatchNorm1d(features, 0.8, 0.2)", "eps is still"),
         ("return torch.nn.BatchNorm1d(features, momentum=0.5)", "weight 0.50"),
         ("return torch.nn.LayerNorm(features)", "running mean"),
+        ("return torch.nn.BatchNorm1d(features, 1e-3, 0.2)", "1e-5"),
+        ("return torch.nn.BatchNorm1d(6, momentum=0.2)", "running_mean should contain"),
         ("return 0.2", "Expected a layer"),
     ],
     "4.5": [
@@ -286,6 +312,7 @@ WRONG = {
         (JSD.format("-math.log(4) + ((p * (log_p - log_m) + q * (log_q - log_m)).sum() * dx)"), "V of the game"),
         (JSD.format("(0.5 * ((p * (log_p - log_m) + q * (log_q - log_m)).sum() * dx)).clamp(min=0).sqrt()"), "root"),
         ("axes.plot(theta, theta)" + LABELS, "Wasserstein"),
+        (JSD.format("0.5 * ((p * (p / (p + q) * 2).log() + q * (q / (p + q) * 2).log()).sum() * dx) + (log_p - 2000).exp().log().sum()"), "nan"),
         (JSD.format("0.5 * ((p * (log_p - log_m - math.log(2)) + q * (log_q - log_m - math.log(2))).sum() * dx)"), "density"),
     ],
     "5.1": [
@@ -303,6 +330,7 @@ WRONG = {
         (COVER + "return (between.min(1).values > radius).float().mean()", "not* covered"),
         (COVER + "return (between.min(1).values <= radius).sum()", "number of covered"),
         (COVER + "return (between.min(1).values <= radius)", "take the share"),
+        ("return 1.0", "is right"),
         ("radius = torch.cdist(fake, fake).sort(1).values[:, k]\nreturn (torch.cdist(real, fake) <= radius).any(1).float().mean()", "recall"),
     ],
     "5.3": [
@@ -313,19 +341,24 @@ WRONG = {
         ("return (images[:, None] - training).square().flatten(2).mean(2).min(1).values", "root is missing"),
         ("return (images[:, None] - training).abs().flatten(2).mean(2).min(1).values", "absolute"),
         ("return torch.cdist(images.flatten(1), training.flatten(1)).argmin(1)", "indices"),
+        ("return torch.cdist(images.flatten(1), training.flatten(1)).min(1)", ".values"),
         ("return (torch.cdist(images.flatten(1), training.flatten(1)).min(1).values / images[0].numel() ** 0.5).mean()", "averaged"),
     ],
     "5.4": [
-        ("return metrics.frechet_distance(real, second[:100]), metrics.frechet_distance(real, first)", "swapped"),
-        ("f = first.repeat(20, 1)\nreturn metrics.frechet_distance(real, f), metrics.frechet_distance(real, second)", "Copies"),
+        ("return metrics.frechet_distance(real, second), metrics.frechet_distance(real, first)", "swapped"),
+        ("n = min(len(first), len(second))\nf = metrics.frechet_distance\nreturn f(real, second[:n]), f(real, first[:n])", "swapped"),
+        ("f = first.repeat(2, 1)\nreturn metrics.frechet_distance(real, f), metrics.frechet_distance(real, second)", "Copies"),
         ("d = metrics.frechet_distance(real, first)\nreturn d, d", "same distance"),
         ("return metrics.frechet_distance(first, second)", "two distances"),
-        ("n = 100\nreturn metrics.frechet_distance(real, first) - 1, metrics.frechet_distance(real, second[:n])", "not negative|in truth"),
-        ("return 0.0, metrics.frechet_distance(real[:9], second[:9])", "in truth"),
+        ("f = metrics.frechet_distance\nreturn f(real, first), f(real, second[: len(first)])", "whichever"),
+        ("return 0.0, metrics.frechet_distance(real, second)", "in truth"),
+        ("f = metrics.frechet_distance\nreturn [f(real, s) * len(s) / 2000 for s in (first, second)]", "in truth"),
+        ("f = metrics.frechet_distance\nreturn f(real, first) - 0.3, f(real, second) - 0.15", "in truth"),
     ],
     "5.5": [
         (RUNS.format("coverage", "fidelity"), "swapped"),
         (RUNS.format("fidelity 90%", "coverage"), "quantile"),
+        (RUNS.replace("for r in rows]", "for r in rows if r.get('fidelity x_hat')]").format("fidelity x_hat", "coverage"), "reconstructions|points"),
         (RUNS.format("fidelity", "sharpness"), "sharpness"),
         (RUNS.format("frechet", "coverage"), "Frechet"),
         (
@@ -351,6 +384,8 @@ RIGHT = {
         "return torch.stack([z_a + s * (z_b - z_a) for s in t])",
         "return ((1 - t[:, None]) * z_a + t[:, None] * z_b).numpy()",
         "return [((1 - s) * z_a + s * z_b).tolist() for s in t.double()]",
+        "return [(1 - s) * z_a + s * z_b for s in t]",
+        "return ((1 - t[:, None]) * z_a + t[:, None] * z_b).flip(0).numpy()[::-1]",
         "return torch.outer(1 - t, z_a).double() + torch.outer(t, z_b)",
     ],
     "1.4": [
@@ -361,11 +396,13 @@ RIGHT = {
         "mu, torch.diag(logvar.exp())).sample((n,)).numpy()",
     ],
     "1.5": [
-        "axes.plot(range(1, 61), 100 * variances.cumsum(0) / variances.sum())" + LABELS,
+        "axes.plot(range(1, 601), 100 * variances.cumsum(0) / variances.sum())"
+        + LABELS,
         "s = [0] + (variances.cumsum(0) / variances.sum()).tolist()\n"
-        "axes.plot(range(61), s)" + LABELS,
-        "axes.scatter(range(1, 61), variances.cumsum(0) / variances.sum())" + LABELS,
-        "axes.plot(range(1, 61), variances.cumsum(0) / variances.sum())\n"
+        "axes.plot(range(601), s)" + LABELS,
+        "axes.scatter(range(1, 601), variances.cumsum(0) / variances.sum())" + LABELS,
+        "axes.bar(range(1, 601), variances.cumsum(0) / variances.sum())" + LABELS,
+        "axes.plot(range(1, 601), variances.cumsum(0) / variances.sum())\n"
         "axes.axhline(0.95)\naxes.axvline(8)" + LABELS,
     ],
     "2.1": ["1", "torch.tensor(1.0)"],
@@ -378,11 +415,16 @@ RIGHT = {
         "return F.mse_loss(x_hat, x, reduction='none').flatten(1).sum(1)",
         "return (x - x_hat).flatten(1).norm(dim=1) ** 2",
         "return ((x - x_hat) ** 2).sum(dim=(1, 2, 3)).double().numpy()",
-        "return losses.squared_error(x, x_hat)[:, None]",
         "return [((a - b) ** 2).sum() for a, b in zip(x, x_hat)]",
     ],
     "2.4": [
         SHIFT.format("losses.squared_error(x, x.roll(s, -1)).mean().item()"),
+        "for s in range(9):\n"
+        "    axes.plot(s, losses.squared_error(x, x.roll(s, 3)).mean(), 'o')\n"
+        "axes.hlines(50, 0, 8)\naxes.fill_between([0, 8], [0, 0], [1, 1])" + LABELS,
+        SHIFT.format("losses.squared_error(x, x.roll(s, 3)).mean()").replace(
+            '"It says more than it seems to."', '"移动一个像素也要付出很大的代价。"'
+        ),
         SHIFT.replace("plot", "scatter").format(
             "(x - x.roll(s, 3)).square().sum() / 64"
         ),
@@ -406,7 +448,7 @@ RIGHT = {
         "return -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(-1)",
         "d = torch.distributions\n"
         "q, p = d.Normal(mu, (logvar / 2).exp()), d.Normal(0.0, 1.0)\n"
-        "return d.kl_divergence(q, p).sum(1, keepdim=True)",
+        "return d.kl_divergence(q, p).sum(1)",
         "return losses.kl_to_prior(mu.double(), logvar.double()).numpy()",
     ],
     "3.4": [
@@ -446,8 +488,8 @@ RIGHT = {
     ],
     "4.4": [
         "return torch.nn.BatchNorm1d(features, 1e-5, 0.2)",
-        "return torch.nn.BatchNorm1d(features, momentum=1 - 0.8, eps=1e-4)",
-        "return torch.nn.BatchNorm1d(features, momentum=0.2, affine=False)",
+        "return torch.nn.BatchNorm1d(features, momentum=1 - 0.8, eps=2e-5)",
+        "return torch.nn.Sequential(torch.nn.BatchNorm1d(features, momentum=0.2))",
     ],
     "4.5": [
         JSD.format("0.5 * ((p * (log_p - log_m) + q * (log_q - log_m)).sum() * dx)")
@@ -471,14 +513,22 @@ RIGHT = {
         "pick = torch.randperm(len(second))[:n]\n"
         "return [metrics.frechet_distance(real, first[:n]), "
         "metrics.frechet_distance(real, second[pick])]",
-        "parts = [metrics.frechet_distance(real, s) for s in second.split(100)]\n"
-        "return metrics.frechet_distance(real, first), sum(parts) / len(parts)",
-        "f = metrics.frechet_distance\n"
-        "return torch.tensor([f(real[:100], first), f(real[:100], second[:100])])",
+        "n, f = min(len(first), len(second)), metrics.frechet_distance\n"
+        "both = [[f(real, p) for p in s.split(n) if len(p) == n] for s in (first, second)]\n"
+        "return tuple(sum(parts) / len(parts) for parts in both)",
+        "n, f = min(len(first), len(second)), metrics.frechet_distance\n"
+        "return torch.tensor([f(real[:n], first[:n]), f(real[:n], second[:n])])",
+        "def at_infinity(s):  # extrapolated, Chong & Forsyth\n"
+        "    sizes = [len(s) // 2, len(s)]\n"
+        "    a, b = (metrics.frechet_distance(real, s[:n]) for n in sizes)\n"
+        "    return 2 * b - a\n"
+        "return at_infinity(first), at_infinity(second)",
     ],
     "5.5": [
         RUNS.format("fidelity", "coverage"),
         "for r in rows:\n    axes.scatter(r['fidelity'], r['coverage'])" + LABELS,
+        "axes.axhline(1)\nfor r in rows:\n"
+        "    axes.errorbar(r['fidelity'], r['coverage'], yerr=0.1)" + LABELS,
         "rows = sorted(rows, key=lambda r: r['coverage'])\n"
         + RUNS.format("fidelity", "coverage"),
     ],
