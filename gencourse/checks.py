@@ -4,9 +4,10 @@
     checks.hint("3.2")                  the next of three hints
     checks.report("3")                  what is attempted and solved in lesson 03
 
-An answer is run with copies of the inputs, for at most ten seconds and four gigabytes.
-What it raises is shown with its place. The exercises themselves, with their hints and
-the wrong answers that they know, are in `_exercises01.py` to `_exercises05.py`.
+An answer is run with copies of the inputs, for at most twenty seconds and with at most
+four gigabytes more. What it raises is shown with its place. The exercises themselves,
+with their hints and the wrong answers that they know, are in `_exercises01.py` to
+`_exercises05.py`.
 """
 
 import inspect
@@ -15,6 +16,7 @@ import math
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ import numpy
 import torch
 from torch import Tensor
 
-SECONDS = 10
+SECONDS = 20  # for all runs of an answer in one check
 BYTES = 4 * 2**30
 LESSONS = ("1", "2", "3", "4", "5")
 
@@ -88,6 +90,7 @@ _exercises: dict[str, Exercise] = {}
 _state: dict[str, str] = {}  # number -> "solved" or "attempted"
 _hints_seen: dict[str, int] = {}
 _picture: Any = None  # what the answer that is being checked drew
+_seconds_left = 0.0  # for the answer that is being checked
 
 
 # --- what a learner calls -------------------------------------------------------------
@@ -148,8 +151,8 @@ def report(lesson: str) -> Verdict:
 
 # --- the judge ------------------------------------------------------------------------
 def _judge(number: str, answers: Sequence[Any]) -> tuple[Verdict, str]:
-    global _picture
-    exercise, _picture = _find(number), None
+    global _picture, _seconds_left
+    exercise, _picture, _seconds_left = _find(number), None, SECONDS
     name = f"Exercise {number}"
     error = None
     try:
@@ -232,10 +235,13 @@ def run(answer: Callable, *inputs: Any) -> Any:
     """
     if not callable(answer):
         raise Wrong(f"Expected a function, got {_short(answer)}: pass it without ().")
+    global _seconds_left
     copies = [v.detach().clone() if isinstance(v, Tensor) else v for v in inputs]
     try:
-        with _limits():
+        with _limits(_seconds_left):
+            started = time.perf_counter()
             result = answer(*copies)
+            _seconds_left = max(0.01, _seconds_left + started - time.perf_counter())
     except _OutOfTime:
         raise Wrong(
             f"Your code was stopped after {SECONDS} seconds. Does a loop never end?"
@@ -429,7 +435,7 @@ def _short(value: Any) -> str:
 
 # --- the limits -----------------------------------------------------------------------
 @contextmanager
-def _limits() -> Iterator[None]:
+def _limits(seconds: float) -> Iterator[None]:
     """Stop what runs too long or takes too much memory, as far as the system allows.
 
     Python code is stopped anywhere. One call into C that never returns is not, and
@@ -440,15 +446,15 @@ def _limits() -> Iterator[None]:
         if not main:
             yield
         elif hasattr(signal, "setitimer"):
-            with _alarm():
+            with _alarm(seconds):
                 yield
         else:
-            with _interrupt():
+            with _interrupt(seconds):
                 yield
 
 
 @contextmanager
-def _alarm() -> Iterator[None]:
+def _alarm(seconds: float) -> Iterator[None]:
     rounds, done = 0, False
 
     def stop(_signal: int, frame: Any) -> None:
@@ -465,7 +471,7 @@ def _alarm() -> Iterator[None]:
 
     tracer, handler = sys.gettrace(), signal.signal(signal.SIGALRM, stop)
     # It rings again and again: whoever catches it once is rung a second time.
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, 0.5)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
     try:
         yield
     finally:
@@ -482,7 +488,7 @@ def _raise_at_every_line(frame: Any, event: str, argument: Any) -> Callable:
 
 
 @contextmanager
-def _interrupt() -> Iterator[None]:
+def _interrupt(seconds: float) -> Iterator[None]:
     """The same without signals: as if the learner had pressed the stop button."""
     import _thread
 
@@ -492,7 +498,7 @@ def _interrupt() -> Iterator[None]:
         rang.set()
         _thread.interrupt_main()
 
-    timer = threading.Timer(SECONDS, stop)
+    timer = threading.Timer(seconds, stop)
     timer.daemon = True
     timer.start()
     try:

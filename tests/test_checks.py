@@ -254,6 +254,17 @@ def asleep(*_):
     time.sleep(1000)
 
 
+def test_all_runs_of_one_check_share_the_time(monkeypatch):
+    monkeypatch.setattr(checks, "SECONDS", 0.5)
+
+    def slow(size, channels, levels):
+        time.sleep(0.3)
+        return channels * size**2 * math.log10(levels)
+
+    text = " ".join(checks.check("1.2", slow).text.split())
+    assert "stopped after 0.5 seconds" in text
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs Unix signals")
 @pytest.mark.parametrize("answer", [endless, endless_and_stubborn, asleep])
 def test_what_never_ends_is_stopped(monkeypatch, answer):
