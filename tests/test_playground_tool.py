@@ -110,11 +110,11 @@ def test_unused_dimensions_are_put_into_words():
         "Every latent dimension is used."
     )
     one = playground.about_unused([False, True])
-    assert one.startswith("<i>z</i>2 is unused: its KL is below 0.01 nats")
+    assert one.startswith("<i>z</i>1 is unused: its KL is below 0.01 nats")
     two = playground.about_unused([True, True])
-    assert two.startswith("<i>z</i>1 and <i>z</i>2 are unused: their KL is below")
+    assert two.startswith("<i>z</i>0 and <i>z</i>1 are unused: their KL is below")
     three = playground.about_unused([True, True, False, True])
-    assert three.startswith("<i>z</i>1, <i>z</i>2 and <i>z</i>4 are unused")
+    assert three.startswith("<i>z</i>0, <i>z</i>1 and <i>z</i>3 are unused")
 
 
 def test_an_unknown_place_in_the_template_is_noticed(tmp_path, monkeypatch):

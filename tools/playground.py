@@ -58,7 +58,7 @@ def nats(vae: models.VAE) -> list[float]:
 
 
 def about_unused(unused: list[bool]) -> str:
-    names = [f"<i>z</i>{j}" for j, is_unused in enumerate(unused, 1) if is_unused]
+    names = [f"<i>z</i>{j}" for j, is_unused in enumerate(unused) if is_unused]
     if not names:
         return "Every latent dimension is used."
     are, their = ("is", "its") if len(names) == 1 else ("are", "their")
