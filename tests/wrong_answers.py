@@ -401,7 +401,8 @@ RIGHT = {
         "s = [0] + (variances.cumsum(0) / variances.sum()).tolist()\n"
         "axes.plot(range(601), s)" + LABELS,
         "axes.scatter(range(1, 601), variances.cumsum(0) / variances.sum())" + LABELS,
-        "axes.bar(range(1, 601), (variances.cumsum(0) / variances.sum()).tolist())" + LABELS,
+        "axes.bar(range(1, 601), (variances.cumsum(0) / variances.sum()).tolist())"
+        + LABELS,
         "axes.plot(range(1, 601), variances.cumsum(0) / variances.sum())\n"
         "axes.axhline(0.95)\naxes.axvline(8)" + LABELS,
     ],
