@@ -181,6 +181,13 @@ def spread_of_a_draw(answer):
         )
     if centered.T.corrcoef().triu(1).abs().max() > 0.05:
         raise Wrong("The three numbers of a draw are not independent: one noise each.")
+    for n, k in ((4, 3), (5, 2)):
+        few = numbers(run(answer, torch.zeros(k), torch.zeros(k), n), "the draws")
+        if few.shape != (n, k):
+            raise Wrong(
+                f"For {n} draws of {k} numbers the shape must be ({n}, {k}), not "
+                f"{tuple(few.shape)}."
+            )
     return "The bug shows only where logvar is not 0, which is why it is easily missed."
 
 

@@ -226,6 +226,14 @@ def draw_codes(answer):
     for wrong, text in looked_at:
         if _near(drawn_covariance, wrong.double()):
             raise Wrong(text)
+    if _near(drawn_covariance.diagonal(), covariance.diagonal()) and not _near(
+        drawn_covariance, covariance
+    ):
+        correlations = drawn_covariance[0, 1:], covariance[0, 1:]
+        raise Wrong(
+            "The variances are right, the covariances are not: with the first dimension "
+            f"{_list(correlations[0])} instead of {_list(correlations[1])}."
+        )
     if not _near(drawn_covariance, covariance):
         raise Wrong(
             f"The variances of the draws are {_list(drawn_covariance.diagonal())}, "
@@ -241,6 +249,11 @@ def draw_codes(answer):
             "These are the codes themselves, drawn again: nothing new is made."
             if same
             else "Mean and covariance are right, but the draws are not Gaussian."
+        )
+    few = numbers(run(answer, codes[:, :2], 7), "the draws")
+    if few.shape != (7, 2):
+        raise Wrong(
+            f"For 7 draws of 2 numbers the shape must be (7, 2), not {tuple(few.shape)}."
         )
     return "With these lines section 8 turned an autoencoder into a generator."
 

@@ -96,14 +96,19 @@ def loss_from_logits(answer):
         [],
         "the loss at large logits (is something clamped there? the gradient dies)",
     )
-    leaf = far.clone().requires_grad_(True)
-    loss = run(lambda fake: answer(leaf, fake), far_fake)
+    leaves = [v.clone().requires_grad_(True) for v in (far, far_fake)]
+    loss = run(lambda: answer(*leaves))
     if isinstance(loss, torch.Tensor) and loss.requires_grad:
-        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        if not gradient.isfinite().all():
+        try:
+            gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
+        except RuntimeError:
             raise Wrong(
-                "The loss is right everywhere, but its gradient at a logit of -200 is "
-                "nan: the branch that is not used counts in the gradient, too."
+                "Leave the gradient to the caller: no backward() in here."
+            ) from None
+        if any(g is None or not g.isfinite().all() for g in gradients):
+            raise Wrong(
+                "The loss is right everywhere, but its gradient at a logit of +-200 is "
+                "missing or nan: the branch that is not used counts in the gradient, too."
             )
     return "And it stays finite where a sigmoid followed by a logarithm does not."
 
@@ -126,9 +131,10 @@ def discriminator_step(answer):
     stale = [torch.randn_like(p) for p in D.parameters()]
     before_g, before_d = copy.deepcopy(G.state_dict()), copy.deepcopy(D.state_dict())
 
+    original = copy.deepcopy(D)
+
     def after(loss, keep_stale=False):  # D's weights after a step by this loss
-        twin = copy.deepcopy(D)
-        twin.load_state_dict(before_d)
+        twin = copy.deepcopy(original)
         grads = torch.autograd.grad(
             loss(twin), list(twin.parameters()), allow_unused=True
         )
@@ -147,7 +153,10 @@ def discriminator_step(answer):
     want = right(D).detach()
     for p, old in zip(D.parameters(), stale, strict=True):
         p.grad = old.clone()  # what the step before has left behind
-    optimizer = torch.optim.SGD(D.parameters(), lr=0.1)
+    for p in G.parameters():
+        p.grad = torch.full_like(p, 0.5)  # somebody else's, to be left alone
+    optimizer, stepped = torch.optim.SGD(D.parameters(), lr=0.1), []
+    optimizer.register_step_post_hook(lambda *_: stepped.append(True))
     loss = run(answer, G, D, optimizer, x, z)
 
     if any(not torch.equal(v, before_g[k]) for k, v in G.state_dict().items()):
@@ -159,17 +168,22 @@ def discriminator_step(answer):
             "D was not changed. Is backward() or step() missing, or does zero_grad() stand "
             "between them?"
         )
-    if any(p.grad is not None and p.grad.abs().sum() > 0 for p in G.parameters()):
+    if any(p.grad is None or (p.grad != 0.5).any() for p in G.parameters()):
         raise Wrong(
-            "A gradient has flowed into G: detach is forgotten. G's next step would "
-            "begin with it, and it points the wrong way."
+            "The gradients of G have changed: is detach forgotten? G's next step would "
+            "begin with them, and they point the wrong way. (Wiping them afterwards "
+            "would wipe what somebody else has left there.)"
+        )
+    if len(stepped) != 1:
+        raise Wrong(
+            f"The given optimizer made {len(stepped)} steps; it must make exactly one."
         )
     compare(
         got,
         after(right),
         [
             ("The old gradients were still there: optimizer.zero_grad() is missing, or comes after backward().", after(right, True)),
-            ("Only the old gradients were used: backward() is missing, and zero_grad(), too.", old - 0.1 * torch.cat([s.flatten() for s in stale])),
+            ("Only the old gradients were used: backward() is missing, or step() stands before it.", old - 0.1 * torch.cat([s.flatten() for s in stale])),
             ("D went uphill: the sign of the loss is turned.", after(lambda D: -right(D))),
             ("Real and fake are swapped.", after(lambda D: losses.discriminator_loss(D(fake), D(x)).mean())),
             ("D saw only the real images.", after(lambda D: softplus(-D(x)).mean())),
@@ -180,11 +194,14 @@ def discriminator_step(answer):
         ],
         "the weights of D after the step",
     )  # fmt: skip
-    if not all(p.requires_grad for p in G.parameters()) or not G.training:
-        raise Wrong(
-            "G was frozen and stays so: it could not learn in its own step. detach needs "
-            "no such switch."
-        )
+    for name, network in (("G", G), ("D", D)):
+        if not all(p.requires_grad for p in network.parameters()) or not all(
+            part.training for part in network.modules()
+        ):
+            raise Wrong(
+                f"{name} was frozen or put into eval() and stays so: it could not go on "
+                "learning. No such switch is needed here."
+            )
     loss = numbers(loss, "the loss")
     compare(loss.mean(), want, [], "the loss that is returned", tolerance=1e-3)
     return "D has learned, and G knows nothing of it."
@@ -215,15 +232,20 @@ def layer_of(answer, features):
     layer = run(answer, features)
     if not isinstance(layer, nn.Module):
         raise Wrong(f"Expected a layer, got {type(layer).__name__}.")
-    layer.to("cpu", torch.float32).train()
-    x = 3 + 0.1 * torch.randn(64, features)
-    with torch.no_grad():
-        spread = run(layer, x).std(0).mean().item()
+    run(lambda: layer.to("cpu", torch.float32).train())
+    x, narrow = 3 + 0.1 * torch.randn(64, features), 0.01 * torch.randn(64, features)
+    spread = numbers(run(layer, x), "what the layer gives").std(0).mean().item()
     means = [getattr(part, "running_mean", None) for part in layer.modules()]
     mean = next((m for m in means if m is not None), None)
     if mean is None:
         raise Wrong("The layer keeps no running mean: that is what 0.8 was meant for.")
+    mean = numbers(mean, "the running mean")
+    if mean.shape != (features,):
+        raise Wrong(f"The running mean has the shape {tuple(mean.shape)}.")
     new = (mean / x.mean(0)).mean().item()  # the weight of this batch
+    variance = narrow.var(0, unbiased=False)
+    usual = (narrow.std(0) / (variance + 1e-5).sqrt()).mean().item()
+    gave = numbers(run(layer, narrow), "what the layer gives").std(0).mean().item()
     published = 0.1 / math.sqrt(0.01 + 0.8)
     if abs(spread - published) < 0.02:
         if abs(new - 0.1) < 0.01:
@@ -232,10 +254,10 @@ def layer_of(answer, features):
                 f"with {spread:.2f}, not with 1."
             )
         raise Wrong("eps is still 0.8: it is added to the variance and swallows it.")
-    if abs(spread - 1) > 0.03:
+    if abs(spread - 1) > 0.03 or abs(gave / usual - 1) > 0.06:
         raise Wrong(
-            f"The normalized features have a spread of {spread:.2f}, not 1: is eps "
-            "PyTorch's usual 1e-5?"
+            f"Features with a spread of 0.1 and 0.01 leave the layer with {spread:.2f} "
+            f"and {gave:.2f}, not with 1 and {usual:.2f}: is eps PyTorch's usual 1e-5?"
         )
     if abs(new - 0.8) < 0.01:
         raise Wrong(

@@ -10,9 +10,14 @@ with their hints and the wrong answers that they know, are in `_exercises01.py` 
 `_exercises05.py`.
 """
 
+import copy
+import ctypes
+import faulthandler
 import inspect
 import linecache
 import math
+import random
+import reprlib
 import signal
 import sys
 import threading
@@ -143,7 +148,7 @@ def report(lesson: str) -> Verdict:
         seen = _hints_seen.get(number, 0)
         hints = f"   ({seen} of 3 hints)" if seen else ""
         state = _state.get(number, "not attempted")
-        rows.append(f"{number}   {state:<14}{exercise.title}{hints}")
+        rows.append(f"{number}   {state:<15}{exercise.title}{hints}")
     solved = sum(_state.get(number) == "solved" for number in found)
     rows.append(f"solved: {solved} of {len(found)}")
     return Verdict("\n".join(rows), solved == len(found))
@@ -153,6 +158,7 @@ def report(lesson: str) -> Verdict:
 def _judge(number: str, answers: Sequence[Any]) -> tuple[Verdict, str]:
     global _picture, _seconds_left
     exercise, _picture, _seconds_left = _find(number), None, SECONDS
+    number = exercise.number
     name = f"Exercise {number}"
     error = None
     try:
@@ -162,7 +168,13 @@ def _judge(number: str, answers: Sequence[Any]) -> tuple[Verdict, str]:
             )
         if any(answer is ... for answer in answers):
             raise NotAttempted("replace the three dots by your answer.")
-        with torch.random.fork_rng(devices=[]):
+        with (
+            _undisturbed(),
+            torch.random.fork_rng(devices=[]),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
+            torch.set_default_dtype(torch.float32)
             torch.manual_seed(0)
             praise = exercise.test(*answers)
     except NotAttempted as why:
@@ -179,7 +191,8 @@ def _judge(number: str, answers: Sequence[Any]) -> tuple[Verdict, str]:
 
 
 def _find(number: str) -> Exercise:
-    found = _of_lesson(str(number).partition(".")[0])
+    number = str(number).lstrip("0")
+    found = _of_lesson(number.partition(".")[0])
     if number not in found:
         raise ValueError(f"there is no exercise {number!r}, only {', '.join(found)}")
     return found[number]
@@ -202,7 +215,10 @@ def _what_was_raised(error: BaseException) -> str:
         if Path(frame.filename).parent != Path(__file__).parent
         and "site-packages" not in frame.filename
     ]
-    said = f"your code raised {type(error).__name__}: {error}"
+    try:
+        said = f"your code raised {type(error).__name__}: {error}"
+    except Exception:
+        said = f"your code raised {type(error).__name__}"
     return "\n".join([_wrap(said), *places[-5:]])
 
 
@@ -236,9 +252,16 @@ def run(answer: Callable, *inputs: Any) -> Any:
     if not callable(answer):
         raise Wrong(f"Expected a function, got {_short(answer)}: pass it without ().")
     global _seconds_left
-    copies = [v.detach().clone() if isinstance(v, Tensor) else v for v in inputs]
+    copies = [
+        v.detach().clone()
+        if isinstance(v, Tensor)
+        else copy.deepcopy(v)
+        if isinstance(v, list | dict)
+        else v
+        for v in inputs
+    ]
     try:
-        with _limits(_seconds_left):
+        with _undisturbed(), _limits(_seconds_left):
             started = time.perf_counter()
             result = answer(*copies)
             _seconds_left = max(0.01, _seconds_left + started - time.perf_counter())
@@ -253,7 +276,9 @@ def run(answer: Callable, *inputs: Any) -> Any:
                 f"({BYTES // 2**30} GB). Is an array of the wrong shape?"
             ) from None
         raise _AnswerRaised from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _AnswerRaised from error
     if result is ...:
         raise NotAttempted("replace the three dots by your answer.")
@@ -267,14 +292,29 @@ def numbers(value: Any, what: str = "your result") -> Tensor:
     if isinstance(value, tuple) and hasattr(value, "indices"):
         raise Wrong(f"Take .values for {what}: min and sort give indices, too.")
     try:
+        if (
+            max(
+                getattr(value, "size", 0) if isinstance(value, numpy.ndarray) else 0,
+                len(value) if isinstance(value, list | tuple | range) else 0,
+            )
+            > 10**7
+        ):
+            raise Wrong(f"There are far too many numbers in {what}.")
         if isinstance(value, list | tuple) and any(
             isinstance(v, Tensor) for v in value
         ):
             value = torch.stack([torch.as_tensor(v) for v in value])
         elif not isinstance(value, Tensor):
-            value = torch.as_tensor(numpy.array(value, order="C"))
-        return value.detach().cpu().double()
-    except (TypeError, ValueError, RuntimeError, OverflowError):
+            value = numpy.array(value, order="C")
+            if value.dtype == object or value.dtype == numpy.longdouble:
+                value = value.astype(float)
+            value = torch.as_tensor(value)
+        if value.is_complex():
+            raise TypeError("complex")
+        return (value.to_dense() if value.is_sparse else value).detach().cpu().double()
+    except Wrong:
+        raise
+    except Exception:  # whatever an object of the learner's own may do
         raise Wrong(f"Expected numbers for {what}, got {_short(value)}.") from None
 
 
@@ -362,22 +402,28 @@ def drawn(answer: Callable, *inputs: Any, alt: str) -> tuple[list[Tensor], str]:
     global _picture
     from gencourse import plot
 
-    with plot.canvas(alt) as page:
-        (axes,) = page.axes
-        sentence = run(lambda *copies: answer(axes, *copies), *inputs)
-    _picture = page.picture
+    if not callable(answer):
+        raise Wrong(f"Expected a function, got {_short(answer)}: pass it without ().")
+
+    def draw(*copies: Any) -> tuple:
+        with plot.canvas(alt) as page:
+            said = answer(page.axes[0], *copies)
+        return page, said
+
+    page, sentence = run(draw, *inputs)
+    (axes,), _picture = page.axes, page.picture
     lines = [torch.as_tensor(line.get_xydata().T) for line in axes.get_lines()]
     scattered = [c for c in axes.collections if type(c).__name__ == "PathCollection"]
-    dots = [torch.tensor(c.get_offsets().tolist()).reshape(-1, 2).T for c in scattered]
+    places = [
+        numpy.ma.filled(c.get_offsets().astype(float), numpy.nan) for c in scattered
+    ]
+    dots = [torch.tensor(place).reshape(-1, 2).T for place in places]
     bars = [b for b in axes.patches if hasattr(b, "get_height")]
     tops = [[b.get_x() + b.get_width() / 2, b.get_height()] for b in bars]
     found = [*lines, *dots, torch.tensor(tops).reshape(-1, 2).T]
     curves = [curve.double() for curve in found if curve.numel()]
-    if any(not curve.isfinite().all() for curve in curves):
-        raise Wrong(
-            "Some points of the curve are nan or infinite and cannot be drawn. Is "
-            "there a 0 * log(0) or a division by 0?"
-        )
+    if not curves and sentence is ...:
+        raise NotAttempted("draw, and replace the three dots by your sentence.")
     if not curves:
         raise Wrong("There is no curve on the axes. Draw with axes.plot(x, y).")
     if not (axes.get_xlabel().strip() and axes.get_ylabel().strip()):
@@ -404,8 +450,16 @@ def match_curve(
     mistakes: (hint, x, y) of curves that a plausible mistake would draw.
     """
     points = torch.cat(curves, dim=1)
-    if _drawn_there(points, x, y):
+    if points.shape[1] > 20_000:
+        raise Wrong(f"{points.shape[1]:,} points are far too many for this curve.")
+    finite = points.isfinite().all(0)
+    if _drawn_there(points[:, finite], x, y):
         return
+    if not finite.all():
+        raise Wrong(
+            "Some points of the curve are nan or infinite and cannot be drawn. Is "
+            "there a 0 * log(0) or a division by 0?"
+        )
     for text, wrong_x, wrong_y in mistakes:
         if _drawn_there(points, wrong_x, wrong_y):
             raise Wrong(text)
@@ -420,6 +474,8 @@ def match_curve(
 
 
 def _drawn_there(points: Tensor, x: Any, y: Any) -> bool:
+    if len(x) != len(y) or not points.numel():
+        return False
     wanted = torch.stack([numbers(x), numbers(y)])
     scale = wanted.abs().mean(1, keepdim=True).clamp(min=1e-9)
     apart = torch.cdist((wanted / scale).T, (points / scale).T, p=math.inf)
@@ -429,8 +485,26 @@ def _drawn_there(points: Tensor, x: Any, y: Any) -> bool:
 def _short(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    text = repr(value)
+    try:
+        text = reprlib.repr(value)
+    except Exception:
+        text = f"an object of type {type(value).__name__}"
     return text if len(text) < 60 else f"{text[:57]}..."
+
+
+# --- what an answer must not change ---------------------------------------------------
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put torch's settings and all states of random numbers back afterwards."""
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    states = random.getstate(), numpy.random.get_state()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
 
 
 # --- the limits -----------------------------------------------------------------------
@@ -438,19 +512,14 @@ def _short(value: Any) -> str:
 def _limits(seconds: float) -> Iterator[None]:
     """Stop what runs too long or takes too much memory, as far as the system allows.
 
-    Python code is stopped anywhere. One call into C that never returns is not, and
-    outside Linux a huge array is refused only when the system itself refuses it.
+    Python code is stopped anywhere. A call into C that never returns ends the kernel
+    after three times as long: nothing else can end it. Outside Linux a huge array is
+    refused only when the system itself refuses it.
     """
     main = threading.current_thread() is threading.main_thread()
-    with _memory_limit():
-        if not main:
-            yield
-        elif hasattr(signal, "setitimer"):
-            with _alarm(seconds):
-                yield
-        else:
-            with _interrupt(seconds):
-                yield
+    signals = main and hasattr(signal, "setitimer")
+    with _memory_limit(), _alarm(seconds) if signals else _interrupt(seconds):
+        yield
 
 
 @contextmanager
@@ -469,6 +538,9 @@ def _alarm(seconds: float) -> Iterator[None]:
                 frame = frame.f_back
         raise _OutOfTime
 
+    last = sys.__stderr__ is not None and hasattr(sys.__stderr__, "fileno")
+    if last:
+        faulthandler.dump_traceback_later(3 * SECONDS, exit=True, file=sys.__stderr__)
     tracer, handler = sys.gettrace(), signal.signal(signal.SIGALRM, stop)
     # It rings again and again: whoever catches it once is rung a second time.
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
@@ -476,6 +548,8 @@ def _alarm(seconds: float) -> Iterator[None]:
         yield
     finally:
         done = True
+        if last:
+            faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         sys.settrace(tracer)
@@ -489,26 +563,24 @@ def _raise_at_every_line(frame: Any, event: str, argument: Any) -> Callable:
 
 @contextmanager
 def _interrupt(seconds: float) -> Iterator[None]:
-    """The same without signals: as if the learner had pressed the stop button."""
-    import _thread
-
-    rang = threading.Event()
+    """The same without signals; a sleep is stopped only when it is over."""
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    me, done = ctypes.c_ulong(threading.get_ident()), threading.Event()
 
     def stop() -> None:
-        rang.set()
-        _thread.interrupt_main()
+        wait = seconds
+        while not done.wait(wait):
+            raise_in(me, ctypes.py_object(_OutOfTime))
+            wait = 0.5
 
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
+    watch = threading.Thread(target=stop, daemon=True)
+    watch.start()
     try:
         yield
-    except KeyboardInterrupt:
-        if rang.is_set():
-            raise _OutOfTime from None
-        raise
     finally:
-        timer.cancel()
+        done.set()
+        watch.join()
+        raise_in(me, None)  # forget what came too late
 
 
 @contextmanager

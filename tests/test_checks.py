@@ -4,6 +4,7 @@ import math
 import re
 import signal
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -224,6 +225,78 @@ def test_a_check_leaves_the_random_numbers_and_the_inputs_alone():
     assert torch.equal(torch.rand(3), want)
 
 
+def test_settings_that_an_answer_changes_are_put_back():
+    import random
+
+    import numpy
+
+    def rude(mu, logvar):
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        random.seed(0), numpy.random.seed(0)
+        return losses.kl_to_prior(mu, logvar)
+
+    before = random.getstate(), numpy.random.get_state()[1].tolist()
+    assert checks.check("3.3", rude)
+    assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+    assert (random.getstate(), numpy.random.get_state()[1].tolist()) == before
+
+
+def test_settings_around_a_check_do_not_matter():
+    with torch.no_grad():
+        assert run_cell(exercise_cells("solution")["3.2"].source)
+        assert run_cell(exercise_cells("solution")["4.3"].source)
+        assert not torch.is_grad_enabled()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert run_cell(exercise_cells("solution")["4.4"].source)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+class Rude(Exception):
+    def __str__(self):
+        raise ValueError
+
+    __repr__ = __array__ = __str__
+
+
+@pytest.mark.parametrize(
+    "number", ["1.2", "3.2", "3.3", "3.4", "4.2", "4.3", "4.4", "5.4"]
+)
+@pytest.mark.parametrize(
+    "value", [Rude(), 1 + 2j, torch.eye(3).to_sparse(), Rude, [[1], [2, 3]]]
+)
+def test_strange_objects_get_a_verdict(number, value):
+    assert not checks.check(number, lambda *_: value)
+
+    def answer(*_):
+        raise Rude
+
+    assert "raised Rude" in checks.check(number, answer).text
+
+
+def test_a_drawing_that_fails_is_the_answer_s_error():
+    def answer(axes, variances):
+        axes.plot(variances)
+        axes.set(xlabel="$x^{2$", ylabel="y")
+        return "A sentence of at least five words."
+
+    assert "raised ValueError" in checks.check("1.5", answer).text
+    assert "Expected a function" in checks.check("1.5", 5).text
+
+
+def test_a_curve_without_its_sentence_is_shown():
+    def answer(axes, variances):
+        axes.plot(variances)
+        axes.set(xlabel="x", ylabel="y")
+        return ...
+
+    verdict = checks.check("1.5", answer)
+    assert verdict.picture is not None and "Now return a sentence" in verdict.text
+
+
 def test_the_picture_is_shown_even_if_it_is_wrong(monkeypatch):
     import IPython.display
 
@@ -281,6 +354,16 @@ def test_it_is_stopped_without_signals_too(monkeypatch):
     monkeypatch.setattr(checks, "SECONDS", 0.3)
     monkeypatch.delattr(signal, "setitimer")
     assert "stopped after" in checks.check("3.3", endless).text
+    assert checks.check("3.3", losses.kl_to_prior)
+
+
+def test_it_is_stopped_in_another_thread_too(monkeypatch):
+    monkeypatch.setattr(checks, "SECONDS", 0.3)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(checks.check("3.3", endless)))
+    thread.start()
+    thread.join(30)
+    assert "stopped after" in found[0].text
 
 
 def many_arrays(*_):

@@ -108,6 +108,8 @@ WRONG = {
         ("return mu + (logvar / 2).exp() * torch.randn(n, 1)", "not independent"),
         ("return mu + (logvar / 2).exp() * torch.randn(len(mu))", "noise of its own"),
         ("return mu.expand(n, -1)", "of its own"),
+        ("return mu + (logvar / 2).exp() * torch.randn(40000, 3)", "must be|size of tensor"),
+        ("return (mu + (logvar / 2).exp() * torch.randn(n, len(mu))).T", "Expected n draws"),
         ("return (mu + (logvar / 2).exp() * torch.randn(len(mu))).expand(n, -1)", "of its own"),
         ("return (mu + torch.randn(n, len(mu))) * (logvar / 2).exp()", "means"),
     ],
@@ -171,6 +173,8 @@ WRONG = {
         ("return codes.mean(0) + codes.var(0) * torch.randn(n, 3)", "used as a standard"),
         ("return codes.mean(0) + torch.randn(n, 3) @ torch.linalg.cholesky(codes.T.cov())", "wrong side"),
         ("return codes.mean(0).expand(n, -1)", "no noise"),
+        ("return codes.mean(0) + codes.std(0) * torch.randn(n, 1)", "covariances are not"),
+        ("return torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample((20000,))", "(7, 2)"),
         ("return codes[torch.randint(len(codes), (n,))]", "codes themselves"),
         ("return codes[torch.randint(len(codes), (n,))] + 1e-4 * torch.randn(n, 3)", "codes themselves"),
         ("u = (torch.rand(n, 3) - 0.5) * 12**0.5\nreturn codes.mean(0) + u @ torch.linalg.cholesky(codes.T.cov()).T", "not Gaussian"),
@@ -190,6 +194,8 @@ WRONG = {
         ("return torch.distributions.Normal(mu, (logvar / 2).exp()).sample()", "no gradient"),
         ("return mu + (logvar / 2).exp() * torch.randn(mu.shape[1])", "share one eps"),
         ("return mu + (logvar / 2).exp() * torch.randn(len(mu), 1)", "All dimensions"),
+        ("return mu + (logvar / 2).exp() * torch.randn(40000, 2)", "size of tensor|shape"),
+        ("z = mu + (logvar / 2).exp() * torch.randn_like(mu)\nz.sum().backward()\nreturn z", "backward()|does not require grad"),
         ("return mu", "no noise"),
         ("torch.manual_seed(0)\nreturn mu + (logvar / 2).exp() * torch.randn_like(mu)", "anew"),
         ("return mu + (logvar / 2).exp() * torch.rand_like(mu)", "mean of the draws"),
@@ -236,7 +242,8 @@ WRONG = {
         ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn losses.kl_to_prior(mu, logvar).mean() - r", "sign is turned"),
         ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\nreturn r + losses.kl_per_dimension(mu, logvar).mean()", "KL is still a mean"),
         ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn r + losses.kl_to_prior(mu, logvar).sum()", "summed over everything"),
-        ("return losses.bernoulli_nll(x, logits) + 0.5 * (mu**2 + logvar**2 / 2).sum(1)", "logvar|weighs"),
+        ("return losses.bernoulli_nll(x, logits) + 0.5 * (mu**2 + logvar**2 / 2).sum(1)", "parts do not fit"),
+        ("return losses.squared_error(x, logits.sigmoid()) + losses.kl_to_prior(mu, logvar)", "cross-entropy any more"),
     ],
     "3.5": [
         (RUNS.format("error", "kl"), "swapped"),
@@ -275,6 +282,7 @@ WRONG = {
         ("D = torch.sigmoid\nreturn -D(real_logits).log() - (1 - D(fake_logits)).log()", "small logits"),
         ("return -real_logits.log() - (1 - fake_logits).log()", "of the logits"),
         ("D = torch.sigmoid\nreturn -(D(real_logits) + 1e-8).log() - (1 - D(fake_logits) + 1e-8).log()", "clamped"),
+        ("r = F.softplus(-real_logits)\nb = fake_logits\nreturn r + torch.where(b > 20, b, torch.log1p(b.exp()))", "gradient"),
         ("a, b = -real_logits, fake_logits\nf = lambda v: torch.where(v > 20, v, torch.log1p(v.exp()))\nreturn f(a) + f(b)", "gradient"),
     ],
     "4.3": [
@@ -292,6 +300,10 @@ WRONG = {
         (STEP.replace("return loss", "return -loss"), "loss that is returned"),
         (STEP.replace("optimizer.step()", "optimizer.step()\nG.weight.data += 1"), "G was changed"),
         ("G.requires_grad_(False)" + STEP.replace(".detach()", ""), "frozen"),
+        (STEP.replace(".detach()", "").replace("return loss", "G.zero_grad()\nreturn loss"), "Wiping"),
+        (STEP.replace("optimizer.step()", "for p in D.parameters():\n    p.data -= 0.1 * p.grad"), "0 steps"),
+        ("D.eval()" + STEP, "eval()"),
+        ("D.requires_grad_(False)" + STEP, "does not require grad"),
         (STEP.replace("optimizer.zero_grad()\nloss.backward()", ""), "Only the old"),
         ("loss = losses.discriminator_loss(D(x), D(G(z).detach())).mean()\nloss.backward()\noptimizer.zero_grad()\noptimizer.step()\nreturn loss", "not changed"),
     ],
@@ -302,6 +314,8 @@ WRONG = {
         ("return torch.nn.BatchNorm1d(features, momentum=0.5)", "weight 0.50"),
         ("return torch.nn.LayerNorm(features)", "running mean"),
         ("return torch.nn.BatchNorm1d(features, 1e-3, 0.2)", "1e-5"),
+        ("return torch.nn.BatchNorm1d(features, 1e-4, 0.2)", "1e-5"),
+        ("return torch.nn.LSTM(features, features)", "Expected numbers"),
         ("return torch.nn.BatchNorm1d(6, momentum=0.2)", "running_mean should contain"),
         ("return 0.2", "Expected a layer"),
     ],
@@ -331,6 +345,7 @@ WRONG = {
         (COVER + "return (between.min(1).values <= radius).sum()", "number of covered"),
         (COVER + "return (between.min(1).values <= radius)", "take the share"),
         ("return 1.0", "is right"),
+        ("return metrics.coverage(fake, real, k)", "swapped"),
         ("radius = torch.cdist(fake, fake).sort(1).values[:, k]\nreturn (torch.cdist(real, fake) <= radius).any(1).float().mean()", "recall"),
     ],
     "5.3": [
@@ -341,6 +356,7 @@ WRONG = {
         ("return (images[:, None] - training).square().flatten(2).mean(2).min(1).values", "root is missing"),
         ("return (images[:, None] - training).abs().flatten(2).mean(2).min(1).values", "absolute"),
         ("return torch.cdist(images.flatten(1), training.flatten(1)).argmin(1)", "indices"),
+        ("return torch.cdist(images.flatten(1), training.flatten(1)).min(1).values / 768**0.5", "times"),
         ("return torch.cdist(images.flatten(1), training.flatten(1)).min(1)", ".values"),
         ("return (torch.cdist(images.flatten(1), training.flatten(1)).min(1).values / images[0].numel() ** 0.5).mean()", "averaged"),
     ],
@@ -351,6 +367,14 @@ WRONG = {
         ("d = metrics.frechet_distance(real, first)\nreturn d, d", "same distance"),
         ("return metrics.frechet_distance(first, second)", "two distances"),
         ("f = metrics.frechet_distance\nreturn f(real, first), f(real, second[: len(first)])", "whichever"),
+        ("f = metrics.frechet_distance\nreturn f(real, first[:200]), f(real, second[:200])", "one size"),
+        ("f, n = metrics.frechet_distance, 2 * min(len(first), len(second))\nreturn f(real, first[:n]), f(real, second[:n])", "one size|in truth"),
+        ("d = lambda s: (real.mean(0) - s.mean(0)).square().sum()\nreturn d(first), d(second)", "in truth"),
+        ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn f(real, first[:n]) / 2, f(real, second[:n]) / 2", "in truth"),
+        ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn f(real, first[:n]) ** 0.5, f(real, second[:n]) ** 0.5", "in truth"),
+        ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn f(real, first[:n]) + 5, f(real, second[:n]) + 5", "perfect model"),
+        ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn -f(real, second[:n]), -f(real, first[:n])", "perfect model"),
+        ("return torch.tensor(metrics.frechet_distance(first, second))", "two distances"),
         ("return 0.0, metrics.frechet_distance(real, second)", "in truth"),
         ("f = metrics.frechet_distance\nreturn [f(real, s) * len(s) / 2000 for s in (first, second)]", "in truth"),
         ("f = metrics.frechet_distance\nreturn f(real, first) - 0.3, f(real, second) - 0.15", "in truth"),
@@ -391,7 +415,7 @@ RIGHT = {
     "1.4": [
         "return torch.normal(mu.expand(n, -1), logvar.exp().sqrt().expand(n, -1))",
         "return torch.distributions.Normal(mu, (logvar / 2).exp()).sample((n,))",
-        "return torch.randn(n, 3).double() * logvar.exp() ** 0.5 + mu",
+        "return torch.randn(n, len(mu)).double() * logvar.exp() ** 0.5 + mu",
         "return torch.distributions.MultivariateNormal("
         "mu, torch.diag(logvar.exp())).sample((n,)).numpy()",
     ],
@@ -406,7 +430,7 @@ RIGHT = {
         "axes.plot(range(1, 601), variances.cumsum(0) / variances.sum())\n"
         "axes.axhline(0.95)\naxes.axvline(8)" + LABELS,
     ],
-    "2.1": ["1", "torch.tensor(1.0)"],
+    "2.1": ["1", "torch.tensor(1.0)", "__import__('fractions').Fraction(1, 1)"],
     "2.2": [
         "x_hat.requires_grad_(True)\n"
         "(x - x_hat).square().sum().backward()\nreturn x_hat.grad",
@@ -434,7 +458,7 @@ RIGHT = {
         "return torch.distributions.MultivariateNormal("
         "codes.mean(0), codes.T.cov()).sample((n,))",
         "v, V = torch.linalg.eigh(codes.T.cov())\n"
-        "return codes.mean(0) + torch.randn(n, 3) @ (V * v.sqrt()).T",
+        "return codes.mean(0) + torch.randn(n, codes.shape[1]) @ (V * v.sqrt()).T",
         "c = codes.double() - codes.mean(0)\n"
         "w = torch.randn(n, len(c)).double() / len(c) ** 0.5\n"
         "return codes.mean(0) + w @ c",
@@ -458,6 +482,7 @@ RIGHT = {
         "r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\n"
         "return r + losses.kl_to_prior(mu, logvar).sum()",
         "return losses.bernoulli_nll(x, logits) + losses.kl_to_prior(mu, logvar)",
+        "return (losses.bernoulli_nll(x, logits) + losses.kl_to_prior(mu, logvar)).tolist()",
     ],
     "3.5": [
         RUNS.format("kl", "error"),
@@ -528,6 +553,9 @@ RIGHT = {
     "5.5": [
         RUNS.format("fidelity", "coverage"),
         "for r in rows:\n    axes.scatter(r['fidelity'], r['coverage'])" + LABELS,
+        "while rows:\n    r = rows.pop()\n    axes.plot(r['fidelity'], r['coverage'], 'o')\n"
+        "axes.plot([math.nan], [math.nan], label='proxy')\n"
+        "axes.scatter([math.nan], [math.nan])" + LABELS,
         "axes.axhline(1)\nfor r in rows:\n"
         "    axes.errorbar(r['fidelity'], r['coverage'], yerr=0.1)" + LABELS,
         "rows = sorted(rows, key=lambda r: r['coverage'])\n"

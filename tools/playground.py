@@ -64,7 +64,7 @@ def about_unused(unused: list[bool]) -> str:
     are, their = ("is", "its") if len(names) == 1 else ("are", "their")
     listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     return (
-        f"{listed} {are} unused: {their} KL is below {UNUSED} nats. That says almost "
+        f"{listed} {are} unused: {their} KL is below {UNUSED} nats. They tell almost "
         "nothing about a face, and the picture hardly changes."
     )
 
