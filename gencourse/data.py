@@ -54,6 +54,15 @@ class Images:
     knobs: Tensor | None = None
 
     def __post_init__(self) -> None:
+        pixels, kinds = self.pixels, (torch.float32, torch.uint8)
+        if pixels.ndim != 4 or pixels.dtype not in kinds:
+            got = f"{tuple(pixels.shape)} {pixels.dtype}"
+            raise ValueError(
+                f"pixels must be (N, C, S, S), float32 in [0, 1] or uint8; got {got}"
+            )
+        for name, x in (("labels", self.labels), ("knobs", self.knobs)):
+            if x is not None and len(x) != len(pixels):
+                raise ValueError(f"{len(x)} {name} for {len(pixels)} images")
         # Convolutions like it, and one image is one piece of memory for the gather.
         self.pixels = self.pixels.contiguous(memory_format=torch.channels_last)
 
@@ -116,9 +125,9 @@ class Batches:
     epoch: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or len(self) == 0:
-            n, size = len(self.images), self.batch_size
-            raise ValueError(f"{n} images give no batch of {size}: take another size")
+        n, size = len(self.images), self.batch_size
+        if type(size) is not int or size < 1 or len(self) == 0:
+            raise ValueError(f"{n} images give no batch of {size!r}: take another size")
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.images), self.batch_size)

@@ -15,6 +15,7 @@ Taught in: lesson 01.
 """
 
 from functools import lru_cache
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ KNOB_NAMES = tuple(knob.name for knob in KNOBS)
 SMILE, OPENING = KNOB_NAMES.index("smile"), KNOB_NAMES.index("mouth opening")
 
 SMALLEST, LARGEST = 16, 256
+_FAR = 1e6  # beyond it squares overflow, and NaN would be drawn
 
 # Colors are RGB in [0, 1]; the two ramps run through three colors from knob -1 to +1.
 _SKIN = ((1.00, 0.86, 0.74), (0.84, 0.60, 0.42), (0.42, 0.26, 0.18))
@@ -59,6 +61,8 @@ def sample_knobs(n: int, seed: int = 0) -> Tensor:
     Arguments: `n`, how many; `seed`, the same seed gives the same knobs.
     Returns: (n, 8) float32, columns in the order of `KNOBS`.
     """
+    if not isinstance(n, Integral) or n < 0:
+        raise ValueError(f"n must be a whole number, 0 or more; got {n!r}")
     rng = torch.Generator().manual_seed(seed)
     return torch.rand(n, len(KNOBS), generator=rng) * 2 - 1
 
@@ -71,7 +75,8 @@ def render(knobs: Tensor, size: int = 32, gray: bool = False) -> Tensor:
     of three.
     Returns: (N, 3 or 1, size, size) in [0, 1], of the knobs' dtype and on their device,
     differentiable with respect to the knobs.
-    Raises: ValueError if the shape or the size is wrong or a knob is not finite.
+    Raises: ValueError if the shape or the size is wrong or a knob is not finite (or
+    beyond a million).
 
     Taught in: lesson 01.
     """
@@ -83,9 +88,12 @@ def render(knobs: Tensor, size: int = 32, gray: bool = False) -> Tensor:
         )
     if not knobs.is_floating_point():
         raise ValueError(f"knobs must be floats in [-1, 1]; got {knobs.dtype}")
-    if not torch.isfinite(knobs).all():
-        raise ValueError("knobs must be finite; got NaN or infinity")
+    if not (knobs.abs() <= _FAR).all():
+        raise ValueError(f"knobs must be finite; got NaN or values beyond {_FAR:,.0f}")
     _check_size(size)
+    if knobs.dtype in (torch.float16, torch.bfloat16):
+        # Half precision has too few digits to say where an edge crosses a pixel.
+        return render(knobs.float(), size, gray).to(knobs.dtype)
     # A few megabytes at a time stay in the processor's cache: about twice as fast.
     chunk = max(1, 2**17 // size**2)
     images = torch.cat([_paint(part, size) for part in knobs.split(chunk)])
@@ -153,7 +161,8 @@ def _paint(knobs: Tensor, size: int) -> Tensor:
             color = knobs.new_tensor(color).view(1, 3, 1, 1)
         image = torch.lerp(image, color, cover)
 
-    half_width = 0.60 + 0.11 * width
+    # Below width = -5 an ellipse would be 0 wide and its distance NaN.
+    half_width = (0.60 + 0.11 * width).clamp(min=0.05)
     eye_x = 0.265 + 0.070 * eye_gap
     eye_dx, eye_dy = x - side * eye_x, y - 0.02
 
@@ -230,7 +239,8 @@ def project(images: Tensor, steps: int = 6, starts: int = 2) -> Projection:
     per pixel value (same unit as the pixels); it is 0 when the image is one of our
     faces. The search is local: in rare cases a nearer face exists, so the distance is
     an upper bound.
-    Raises: ValueError if the shape is wrong or a pixel is not finite.
+    Raises: ValueError if the shape is wrong, a pixel is not a finite float, or steps or
+    starts is out of range.
 
     Source: Levenberg 1944, Marquardt 1963. Taught in: lesson 01.
     """
@@ -246,8 +256,15 @@ def project(images: Tensor, steps: int = 6, starts: int = 2) -> Projection:
     if images.shape[2] != images.shape[3]:
         raise ValueError(f"images must be square; got {tuple(images.shape[2:])}")
     _check_size(images.shape[3])
-    if not torch.isfinite(images).all():
-        raise ValueError("images must be finite; got NaN or infinity")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floats in [0, 1]; got {images.dtype}")
+    if not (images.abs() <= _FAR).all():
+        raise ValueError(f"images must be finite; got NaN or values beyond {_FAR:,.0f}")
+    for name, value, least in (("steps", steps, 0), ("starts", starts, 1)):
+        if not isinstance(value, int) or not least <= value <= 4096:
+            raise ValueError(
+                f"{name} must be a whole number from {least} to 4096; got {value!r}"
+            )
     if len(images) == 0:
         return Projection(images.new_zeros(0, len(KNOBS)), images.new_zeros(0))
     chunk = min(64, 2**18 // images.shape[3] ** 2)  # bounds the memory at 128 and 256

@@ -88,6 +88,11 @@ def _crc(path: Path) -> int:
     return zlib.crc32(np.memmap(path, mode="r"))
 
 
+def _mapped(path: Path) -> Tensor:
+    # Not np.load, which would also open an archive.
+    return torch.from_numpy(np.lib.format.open_memmap(path, mode="c"))
+
+
 def cached(
     read: Callable[[slice], Tensor], shape: tuple[int, ...], stamp: str, folder: Path
 ) -> Tensor | None:
@@ -100,7 +105,7 @@ def cached(
     for path in sorted(folder.glob(f"{key}-*.npy")):
         with contextlib.suppress(OSError, ValueError):
             if path.stem == f"{key}-{_crc(path):08x}":
-                return torch.from_numpy(np.load(path, mmap_mode="c"))
+                return _mapped(path)
     partial = folder / f".partial-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +119,7 @@ def cached(
             os.fsync(file.fileno())
         path = folder / f"{key}-{_crc(partial):08x}.npy"
         os.replace(partial, path)
-        return torch.from_numpy(np.load(path, mmap_mode="c"))
+        return _mapped(path)
     except OSError as error:
         warnings.warn(
             f"no cache in {folder} ({error}): {shape[0]} images are kept in memory and "
@@ -202,7 +207,7 @@ def celeba(ask) -> tuple:
     try:
         if not unpacked.is_dir():  # read from the archive, which stays packed
             below = zipfile.Path(packed, f"{unpacked.name}/")
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive can raise anything
         raise damaged(packed, error) from error
     found = []
     for kind in (0, 2):
@@ -231,7 +236,11 @@ def read_table(path: Path, skip: int = 0) -> tuple[list[str], Tensor, list[str]]
 
 def list_folder(folder: Path) -> list[dict[Path, str]]:
     """The images of train and of test, or of the whole folder where it has no split."""
-    below = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
+    try:
+        folders = [entry for entry in folder.iterdir() if entry.is_dir()]
+    except OSError as error:
+        raise RuntimeError(f"cannot look into {folder}: {error}") from error
+    below = {entry.name.lower(): entry for entry in folders}
     tests = [below[t] for t in ("test", "val", "valid", "validation") if t in below]
     if tests and "train" in below:
         return [list_images(below["train"]), list_images(tests[0])]

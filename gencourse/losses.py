@@ -34,17 +34,21 @@ def gaussian_nll(x: Tensor, x_hat: Tensor, s2: float | Tensor) -> Tensor:
     variance > 0 for all values (a float or a tensor of one element).
     Returns nats per example, (B,). A density may exceed 1, so this may be negative; at
     s2 = 1/2 it is the squared error plus a constant.
-    Raises ValueError when the shapes differ or s2 is not positive.
+    Raises ValueError when the shapes differ or s2 is not positive and finite.
     Source: Kingma & Welling 2014, appendix C.2. Taught in: lesson 03
     """
     error = squared_error(x, x_hat)
     if isinstance(s2, Tensor) and s2.numel() != 1:
         raise ValueError(f"s2 must be one number for all values, got {tuple(s2.shape)}")
-    s2 = torch.as_tensor(s2, dtype=error.dtype, device=error.device).reshape(())
-    if not s2 > 0:
-        raise ValueError(f"s2 is a variance and must be > 0, got {s2.item()}")
+    # At least single precision: a small variance is nearly zero in half.
+    dtype = torch.promote_types(error.dtype, torch.float32)
+    variance = torch.as_tensor(s2, dtype=dtype, device=error.device).reshape(())
+    if not 0 < variance < math.inf:
+        raise ValueError(
+            f"s2 is a variance and must be > 0 and finite in {dtype}, got {s2}"
+        )
     d = x.shape[1:].numel()
-    return error / (2 * s2) + d / 2 * torch.log(2 * math.pi * s2)
+    return error / (2 * variance) + d / 2 * torch.log(2 * math.pi * variance)
 
 
 def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
@@ -111,6 +115,7 @@ def log_normal(
     Raises ValueError when the shapes do not fit.
     Taught in: lesson 03
     """
+    _check_floats(z=z)
     for name, value in (("mu", mu), ("logvar", logvar)):
         if isinstance(value, Tensor) and value.shape not in (z.shape, z.shape[1:]):
             shapes = f"{tuple(value.shape)}, but z is {tuple(z.shape)}"
@@ -131,6 +136,7 @@ def importance_weighted_bound(log_w: Tensor) -> Tensor:
     Raises ValueError when log_w is not (K, B).
     Source: Burda et al. 2016, equation 8. Taught in: lesson 03
     """
+    _check_floats(log_w=log_w)
     if log_w.ndim != 2 or len(log_w) == 0:
         raise ValueError(f"log_w must be (K, B) with K >= 1, got {tuple(log_w.shape)}")
     return torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
@@ -247,17 +253,24 @@ def _input_gradient(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 # --- shapes: broadcasting would turn a slip into a plausible wrong number -------------
-def _check_images(**tensors: Tensor) -> None:
-    first = next(iter(tensors.values()))
+def _check_floats(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name} must be a floating point tensor, got {got}")
+
+
+def _check_images(**tensors: Tensor) -> None:
+    _check_floats(**tensors)
+    first = next(iter(tensors.values()))
+    for tensor in tensors.values():
         if tensor.ndim < 2 or tensor.shape != first.shape:
             shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in tensors.items())
             raise ValueError(f"expected one shape (B, ...) for all: got {shapes}")
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
 
 
 def _check_codes(**tensors: Tensor) -> None:
+    _check_floats(**tensors)
     first = next(iter(tensors.values()))
     for tensor in tensors.values():
         if tensor.ndim != 2 or tensor.shape != first.shape:
@@ -266,6 +279,7 @@ def _check_codes(**tensors: Tensor) -> None:
 
 
 def _check_per_example(**tensors: Tensor) -> None:
+    _check_floats(**tensors)
     first = next(iter(tensors.values()))
     for tensor in tensors.values():
         if tensor.ndim != 1 or tensor.shape != first.shape:

@@ -1,6 +1,7 @@
 """What the course measures: the referee's verdicts, sharpness, dimensions, subspaces.
 
 Every function takes and returns plain tensors or floats; its docstring names the unit.
+None takes NaN, infinity (ValueError) or whole numbers (TypeError).
 """
 
 import torch
@@ -17,6 +18,9 @@ def fidelity(images: Tensor) -> float:
     squared error per pixel value.
     Taught in: lesson 01.
     """
+    (images,) = _checked(images=images)
+    if len(images) == 0:
+        raise ValueError(f"need at least one image; got {tuple(images.shape)}")
     return faces.project(images).distance.median().item()
 
 
@@ -36,13 +40,17 @@ def coverage(real_knobs: Tensor, fake_knobs: Tensor, k: int = 5) -> float:
     Models", section 3.2 (there in a feature space, here in the true latent space).
     Taught in: lesson 02.
     """
-    if real_knobs.ndim != 2 or fake_knobs.shape[1:] != real_knobs.shape[1:]:
+    real_knobs, fake_knobs = _checked(real_knobs=real_knobs, fake_knobs=fake_knobs)
+    same = fake_knobs.shape[1:] == real_knobs.shape[1:]
+    if real_knobs.ndim != 2 or not same or len(fake_knobs) == 0:
         raise ValueError(
-            "real_knobs and fake_knobs must be (N, D) and (M, D) with the same D; "
+            "real_knobs and fake_knobs must be (N, D) and (M, D), the same D, M > 0; "
             f"got {tuple(real_knobs.shape)} and {tuple(fake_knobs.shape)}"
         )
     if not 1 <= k < len(real_knobs):
         raise ValueError(f"need more than k = {k} real points; got {len(real_knobs)}")
+    # cdist rounds off the distances of points far from the origin.
+    real_knobs, fake_knobs = real_knobs.double(), fake_knobs.double()
     radius = _nearest(real_knobs, k)[:, -1]
     closest = torch.cdist(real_knobs, fake_knobs).min(dim=1).values
     return (closest <= radius).float().mean().item()
@@ -57,6 +65,7 @@ def sharpness(images: Tensor) -> Tensor:
     1 for a checkerboard of zeros and ones.
     Taught in: lesson 03.
     """
+    (images,) = _checked(images=images)
     if images.ndim != 4 or min(images.shape[2:]) < 3:
         raise ValueError(
             f"images must be (N, C, H, W), H, W >= 3; got {tuple(images.shape)}"
@@ -78,6 +87,7 @@ def active_units(mu: Tensor, threshold: float = 0.01) -> int:
     Source: Burda et al. 2016, "Importance Weighted Autoencoders", section 5.2. Taught
     in: lesson 03.
     """
+    (mu,) = _checked(mu=mu)
     if mu.ndim != 2 or len(mu) < 2:
         raise ValueError(f"mu must be (N, latent_dim), N >= 2; got {tuple(mu.shape)}")
     return int((mu.var(dim=0) > threshold).sum())
@@ -98,6 +108,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", eq. 6;
     Dowson & Landau 1982. Taught in: lesson 05.
     """
+    first, second = _checked(first=first, second=second)
     if first.ndim != 2 or first.shape[1:] != second.shape[1:]:
         raise ValueError(
             "expected (N, D) and (M, D); got "
@@ -109,7 +120,8 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
             f"{first.shape[1]} dimensions"
         )
     first, second = first.double(), second.double()
-    s1, s2 = first.T.cov(), second.T.cov()
+    # cov() of a single coordinate is a number, not a matrix of one.
+    s1, s2 = (x.T.cov().reshape(2 * x.shape[1:]) for x in (first, second))
     # S1 S2 has the eigenvalues of a symmetric positive matrix: real and not negative.
     roots = torch.linalg.eigvals(s1 @ s2).real.clamp(min=0).sqrt()
     between = (first.mean(0) - second.mean(0)).square().sum()
@@ -125,14 +137,20 @@ def nearest_distance(images: Tensor, training: Tensor) -> Tensor:
     Raises: ValueError if the shapes do not fit.
     Taught in: lesson 05.
     """
+    images, training = _checked(images=images, training=training)
     if images.shape[1:] != training.shape[1:] or not len(training):
         raise ValueError(
             "expected images of one shape; got "
             f"{tuple(images.shape)} and {tuple(training.shape)}"
         )
     images, training = images.flatten(1), training.flatten(1)
-    near = [torch.cdist(some, training).min(1).values for some in images.split(256)]
-    return torch.cat(near) / images.shape[1] ** 0.5
+    found = []
+    for some in images.split(64):  # bounds the memory
+        # cdist is fast but rounds off small distances: measure the best ones again.
+        distance = torch.cdist(some, training)
+        near = distance.topk(min(4, len(training)), largest=False).indices
+        found.append((training[near] - some[:, None]).norm(dim=2).min(1).values)
+    return torch.cat(found) / images.shape[1] ** 0.5
 
 
 def two_nn_dimension(points: Tensor) -> tuple[float, float]:
@@ -145,21 +163,39 @@ def two_nn_dimension(points: Tensor) -> tuple[float, float]:
 
     Arguments: `points`, (N, D) or (N, C, H, W), no two equal.
     Returns: the estimate of d and its standard error d / sqrt(N).
-    Raises: ValueError for fewer than three points or for equal points.
+    Raises: ValueError for fewer than three points, for equal points or where all
+    neighbors are equally far.
 
     Source: Facco et al. 2017, "Estimating the intrinsic dimension of datasets by a
     minimal neighborhood information" (who fit a line to the same law; the estimate is
     the same in the limit). Taught in: lesson 01.
     """
+    (points,) = _checked(points=points)
+    if points.ndim < 2 or len(points) < 3:
+        raise ValueError(
+            f"need at least three points, (N, D); got {tuple(points.shape)}"
+        )
     points = points.flatten(1)
-    if len(points) < 3:
-        raise ValueError(f"need at least three points; got {len(points)}")
     near = _nearest(points, 2).double()
     if (near[:, 0] == 0).any():
         equal = int((near[:, 0] == 0).sum())
         raise ValueError(f"{equal} points equal another one: remove duplicates first")
-    dimension = len(near) / (near[:, 1] / near[:, 0]).log().sum().item()
+    total = (near[:, 1] / near[:, 0]).log().sum().item()
+    if total == 0:
+        raise ValueError("all neighbors are equally far: this has no dimension")
+    dimension = len(near) / total
     return dimension, dimension / len(near) ** 0.5
+
+
+def _checked(**tensors: Tensor) -> list[Tensor]:
+    """The same, at least in single precision (cdist knows no half), or an error."""
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"{name} must be a floating point tensor; got {got}")
+        if not x.isfinite().all():
+            raise ValueError(f"{name} must be finite; got NaN or infinity")
+    return [x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors.values()]
 
 
 def _nearest(points: Tensor, k: int) -> Tensor:
@@ -190,6 +226,7 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     """
     from scipy.linalg import subspace_angles
 
+    first, second = _checked(first=first, second=second)
     if first.ndim != 2 or second.ndim != 2 or len(first) != len(second):
         raise ValueError(
             "bases must be (D, k) and (D, m); got "
@@ -221,11 +258,18 @@ def knob_r2(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
+    z, knobs, z_test, knobs_test = _checked(
+        z=z, knobs=knobs, z_test=z_test, knobs_test=knobs_test
+    )
     if len(z) != len(knobs) or len(z_test) != len(knobs_test):
         raise ValueError(
             "each latent vector needs its knobs; got "
             f"{len(z)} and {len(knobs)} to fit, "
             f"{len(z_test)} and {len(knobs_test)} to judge"
+        )
+    if len(z) == 0 or len(z_test) < 2:
+        raise ValueError(
+            f"need points to fit and at least two to judge; got {len(z)}, {len(z_test)}"
         )
     fitted = make_pipeline(
         StandardScaler(), PolynomialFeatures(degree), StandardScaler(), Ridge(1e-3)

@@ -123,6 +123,10 @@ def fit(
                 try:
                     for batch in batches:
                         x = batch[0] if isinstance(batch, (tuple, list)) else batch
+                        if len(x) == 0:
+                            raise ValueError(
+                                f"batch {done + 1} has no images: leave it out"
+                            )
                         values = _call(step, x, history)
                         for name, value in values.items():
                             history.steps.setdefault(name, []).append(value)
@@ -394,8 +398,9 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
 
     Nothing in the file is executed, and nothing is built before all its parts are
     checked.
-    Raises FileNotFoundError or IsADirectoryError when there is no such file, ValueError
-    when it is damaged, of another kind or class, or does not fit its own settings.
+    Raises FileNotFoundError or IsADirectoryError when there is no such file,
+    PermissionError when it may not be read, ValueError when it is damaged, of another
+    kind or class, or does not fit its own settings.
     """
     path = Path(path)
     if path.is_dir():
@@ -459,6 +464,8 @@ def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with open(path, "rb"):  # names the reason where safe_open says "no such file"
+        pass
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

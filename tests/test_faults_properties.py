@@ -1,0 +1,602 @@
+"""Properties that hold for any shape, size, type and batch, not only for examples.
+
+Each example comes from a fixed seed (`derandomize`), so every run tries the same ones.
+"""
+
+import math
+import tempfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, configuration, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from gencourse import data, faces, files, losses, metrics, train
+from gencourse.models import GAN, VAE, Autoencoder
+from gencourse.steps import AutoencoderStep, GANStep, VAEStep
+
+STORAGE = tempfile.TemporaryDirectory()  # else a folder appears in the repository
+configuration.set_hypothesis_home_dir(STORAGE.name)
+NAN, INF = float("nan"), float("inf")
+FLOATS = {torch.float16: 2e-2, torch.float32: 1e-4, torch.float64: 1e-10}
+WHOLE = (torch.uint8, torch.int32, torch.int64, torch.bool)
+seeds = st.integers(0, 2**20)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """For many small tensors a second thread costs more than it gives."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def examples(n):
+    return settings(max_examples=n, deadline=None, derandomize=True, database=None)
+
+
+def rng_of(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def orders(n, seed):
+    return torch.randperm(n, generator=rng_of(seed))
+
+
+# ------------------------------------------------------------------------------ losses
+def sigmoid(x):
+    return 1 / (1 + torch.exp(-x))
+
+
+def linear(x):
+    return x.flatten(1) @ slope(x)
+
+
+def slope(x):
+    return (torch.arange(x[0].numel()) % 3 - 1).to(x.dtype)
+
+
+# Each row: the loss, what it is given, the formula in plain double precision.
+LOSSES = {
+    "squared_error": (
+        losses.squared_error,
+        ("pixels", "pixels"),
+        lambda x, y: ((x - y) ** 2).flatten(1).sum(1),
+    ),
+    "gaussian_nll": (
+        lambda x, y: losses.gaussian_nll(x, y, 0.3),
+        ("pixels", "pixels"),
+        lambda x, y: (((x - y) ** 2 / 0.3 + math.log(0.6 * math.pi)) / 2)
+        .flatten(1)
+        .sum(1),
+    ),
+    "bernoulli_nll": (
+        losses.bernoulli_nll,
+        ("pixels", "images"),
+        lambda x, y: (
+            -(x * sigmoid(y).log() + (1 - x) * sigmoid(-y).log()).flatten(1).sum(1)
+        ),
+    ),
+    "kl_to_prior": (
+        losses.kl_to_prior,
+        ("codes", "codes"),
+        lambda m, v: ((m**2 + v.exp() - 1 - v) / 2).sum(1),
+    ),
+    "elbo": (losses.elbo, ("rows", "rows"), lambda nll, kl: -(nll + kl)),
+    "log_normal": (
+        losses.log_normal,
+        ("codes", "codes", "codes"),
+        lambda z, m, v: (-(math.log(2 * math.pi) + v + (z - m) ** 2 / v.exp()) / 2).sum(
+            1
+        ),
+    ),
+    "importance_weighted_bound": (
+        lambda w: losses.importance_weighted_bound(w.T),
+        ("codes",),
+        lambda w: w.exp().mean(1).log(),
+    ),
+    "discriminator_loss": (
+        losses.discriminator_loss,
+        ("rows", "rows"),
+        lambda r, f: -sigmoid(r).log() - sigmoid(-f).log(),
+    ),
+    "generator_loss": (
+        losses.generator_loss,
+        ("rows",),
+        lambda f: -sigmoid(f).log(),
+    ),
+    "saturating_generator_loss": (
+        losses.saturating_generator_loss,
+        ("rows",),
+        lambda f: sigmoid(-f).log(),
+    ),
+    "critic_loss": (losses.critic_loss, ("rows", "rows"), lambda r, f: f - r),
+    "critic_generator_loss": (losses.critic_generator_loss, ("rows",), lambda f: -f),
+    "r1_penalty": (
+        lambda x: losses.r1_penalty(lambda v: linear(v) ** 2 / 2, x),
+        ("images",),
+        lambda x: linear(x) ** 2 * slope(x).square().sum(),
+    ),
+}  # fmt: skip
+
+
+def arguments(kinds, b, shape, seed, dtype):
+    rng = rng_of(seed)
+    sizes = {"rows": (b,), "codes": (b, shape[-1])}
+    drawn = []
+    for kind in kinds:
+        x = torch.randn(sizes.get(kind, (b, *shape)), generator=rng)
+        drawn.append((x.sigmoid() if kind == "pixels" else x).to(dtype))
+    return drawn
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@examples(25)
+@given(
+    b=st.integers(1, 6),
+    shape=st.sampled_from([(1,), (7,), (1, 1, 1), (3, 5, 2), (1, 9, 9)]),
+    seed=seeds,
+    dtype=st.sampled_from(list(FLOATS)),
+)
+def test_losses_are_the_formula_and_judge_each_example_alone(
+    name, b, shape, seed, dtype
+):
+    loss, kinds, formula = LOSSES[name]
+    given_ones = arguments(kinds, b, shape, seed, dtype)
+    found = loss(*given_ones)
+    assert found.shape == (b,) and found.dtype == dtype
+    tol = FLOATS[dtype]
+    oracle = formula(*[x.double() for x in given_ones])
+    torch.testing.assert_close(found.double(), oracle, rtol=tol, atol=4 * tol)
+
+    order = orders(b, seed)
+    torch.testing.assert_close(
+        loss(*[x[order] for x in given_ones]), found[order], rtol=tol, atol=tol
+    )
+    alone = [loss(*[x[i : i + 1] for x in given_ones]) for i in range(b)]
+    torch.testing.assert_close(torch.cat(alone), found, rtol=tol, atol=tol)
+    # A bad pixel spoils its own example and no other.
+    bad = given_ones[0].clone()
+    bad[0] = NAN
+    spoiled = loss(bad, *given_ones[1:])
+    assert spoiled[0].isnan()
+    torch.testing.assert_close(spoiled[1:], found[1:], rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_refuse_whole_numbers_by_name(name, dtype):
+    loss, kinds, _ = LOSSES[name]
+    whole = [x.to(dtype) for x in arguments(kinds, 2, (4,), 0, torch.float32)]
+    with pytest.raises(TypeError, match=f"must be a floating point.*{dtype}"):
+        loss(*whole)
+
+
+def test_losses_refuse_what_is_no_tensor_and_no_variance():
+    with pytest.raises(TypeError, match="x must be .* tensor, got ndarray"):
+        losses.squared_error(np.zeros((2, 3)), np.zeros((2, 3)))
+    x = torch.rand(2, 3)
+    for wrong in (INF, NAN, 0.0, -1.0, 1e-50):
+        with pytest.raises(ValueError, match=f"variance.*got {wrong}"):
+            losses.gaussian_nll(x, x, wrong)
+    # A variance that half precision would round to another one.
+    exact = losses.gaussian_nll(x[:, :1].double(), x[:, :1].double(), 1e-7)
+    half = losses.gaussian_nll(x[:, :1].half(), x[:, :1].half(), 1e-7)
+    torch.testing.assert_close(half.double(), exact, rtol=1e-3, atol=0)
+
+
+# ------------------------------------------------------------------------------- faces
+knob = st.one_of(
+    st.floats(-1, 1, width=32),
+    st.floats(-20, 20, width=32),
+    st.sampled_from([0.0, -1.0, 1.0, 1e6, -1e6]),
+)
+
+
+@examples(50)
+@given(
+    rows=st.lists(st.tuples(*[knob] * 8), min_size=1, max_size=4),
+    size=st.integers(16, 50),
+    gray=st.booleans(),
+    seed=seeds,
+)
+def test_render_draws_a_picture_for_any_knobs_and_any_size(rows, size, gray, seed):
+    knobs = torch.tensor(rows)
+    x = faces.render(knobs, size, gray)
+    assert x.shape == (len(rows), 1 if gray else 3, size, size)
+    assert x.isfinite().all() and x.min() >= 0 and x.max() <= 1
+    order = orders(len(rows), seed)
+    torch.testing.assert_close(faces.render(knobs[order], size, gray), x[order])
+
+
+def test_no_face_is_so_narrow_that_it_is_nan():
+    """At some widths an ellipse would be exactly 0 wide: all floats near them."""
+    widths = []
+    for base in (0.60, 0.69, 0.75):
+        for direction in (-INF, INF):
+            width = np.float32(-base / 0.11)
+            for _ in range(30):
+                widths.append(float(width))
+                width = np.nextafter(width, np.float32(direction))
+    knobs = torch.zeros(len(widths), 8)
+    knobs[:, 0] = torch.tensor(widths)
+    assert faces.render(knobs, 16).isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [1e7, -1e30, INF, -INF, NAN])
+def test_faces_too_far_out_are_refused_not_drawn_wrong(bad):
+    knobs = torch.zeros(3, 8)
+    knobs[1, 4] = bad
+    with pytest.raises(ValueError, match="knobs must be finite"):
+        faces.render(knobs, 16)
+    with pytest.raises(ValueError, match="knobs must be finite"):
+        faces.render(knobs.double(), 16)
+    images = torch.zeros(3, 3, 16, 16)
+    images[2, 1, 5, 5] = bad
+    with pytest.raises(ValueError, match="images must be finite"):
+        faces.project(images)
+
+
+@examples(25)
+@given(
+    n=st.integers(1, 3),
+    size=st.sampled_from([16, 17, 31, 64, 128]),
+    seed=seeds,
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float64]),
+)
+def test_a_face_is_the_same_in_every_type(n, size, seed, dtype):
+    """The rounding of knobs and of pixels is all that may differ."""
+    knobs = faces.sample_knobs(n, seed).to(dtype)
+    x = faces.render(knobs, size)
+    assert x.dtype == dtype
+    steps = {torch.float16: 2e-3, torch.bfloat16: 1e-2, torch.float64: 2e-4}
+    exact = faces.render(knobs.float(), size).double()
+    assert (x.double() - exact).abs().max() < steps[dtype]
+
+
+@examples(12)
+@given(
+    n=st.integers(1, 3),
+    size=st.sampled_from([16, 19, 32]),
+    gray=st.booleans(),
+    seed=seeds,
+    dtype=st.sampled_from([torch.float16, torch.float32, torch.float64]),
+)
+def test_project_judges_each_image_alone_in_any_type(n, size, gray, seed, dtype):
+    x = faces.render(faces.sample_knobs(n, seed), size, gray)
+    noisy = x + 0.02 * torch.randn(x.shape, generator=rng_of(seed))
+    x = torch.cat([noisy, torch.full_like(x[:1], seed % 5 / 4)]).to(dtype)
+    found = faces.project(x)
+    assert found.knobs.shape == (n + 1, 8) and found.knobs.abs().max() <= 1
+    rmse = (faces.render(found.knobs, size, gray) - x.float()).square()
+    torch.testing.assert_close(
+        found.distance, rmse.mean((1, 2, 3)).sqrt(), atol=1e-4, rtol=1e-3
+    )
+    assert (found.distance[:n] < 0.08).all() and found.distance[n] > 0.1
+    order = orders(n + 1, seed)
+    again = faces.project(x[order])
+    torch.testing.assert_close(again.distance, found.distance[order], atol=5e-3, rtol=0)
+
+
+def test_project_names_settings_and_types_out_of_range():
+    x = torch.zeros(1, 3, 16, 16)
+    for name, wrong in (
+        ("steps", -1),
+        ("steps", 1.5),
+        ("starts", 0),
+        ("starts", 5000),
+        ("starts", "2"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be .* got {wrong!r}"):
+            faces.project(x, **{name: wrong})
+    for dtype in WHOLE:
+        with pytest.raises(ValueError, match=f"floats in .0, 1.; got {dtype}"):
+            faces.project(x.to(dtype))
+    for wrong in (-1, 1.5, "3", None):
+        with pytest.raises(ValueError, match="n must be a whole number"):
+            faces.sample_knobs(wrong)
+
+
+# ------------------------------------------------------------------ images and batches
+def numbered(n, dtype):
+    pixels = torch.arange(n)[:, None, None, None].expand(n, 1, 4, 4)
+    return data.Images(pixels.byte() if dtype == torch.uint8 else pixels / 255)
+
+
+@examples(60)
+@given(
+    n=st.integers(1, 60),
+    batch_size=st.integers(1, 70),
+    shuffle=st.booleans(),
+    drop_last=st.booleans(),
+    seed=st.integers(-(2**70), 2**70),
+    dtype=st.sampled_from([torch.float32, torch.uint8]),
+)
+def test_every_image_comes_once_in_an_epoch(
+    n, batch_size, shuffle, drop_last, seed, dtype
+):
+    assume(batch_size <= n or not drop_last)
+    batches = numbered(n, dtype).batches(batch_size, shuffle, seed, drop_last)
+    for _ in range(2):
+        parts = [(x[:, 0, 0, 0] * 255).round().int().tolist() for x in batches]
+        full, rest = divmod(n, batch_size)
+        kept = [batch_size] * full + [rest] * (rest > 0 and not drop_last)
+        assert [len(part) for part in parts] == kept and len(batches) == len(kept)
+        ids = sum(parts, [])
+        assert len(set(ids)) == len(ids) and set(ids) <= set(range(n))
+        assert shuffle or ids == list(range(len(ids)))
+
+
+@examples(20)
+@given(n=st.integers(1, 30), batch_size=st.integers(1, 31), epochs=st.integers(1, 3))
+def test_the_mean_of_an_epoch_does_not_depend_on_the_batch_size(n, batch_size, epochs):
+    batches = numbered(n, torch.float32).batches(batch_size)
+    history = train.fit(lambda x: {"a": x.mean().item()}, batches, epochs=epochs)
+    assert history.images == n * epochs
+    assert history.epochs["a"] == pytest.approx([(n - 1) / 2 / 255] * epochs, abs=1e-6)
+
+
+def test_images_of_another_kind_are_refused_not_darkened():
+    pixels = torch.ones(5, 3, 8, 8)
+    for dtype in (torch.float16, torch.float64, torch.int64, torch.bool):
+        with pytest.raises(
+            ValueError, match=f"float32.*uint8; got .5, 3, 8, 8. {dtype}"
+        ):
+            data.Images(pixels.to(dtype))
+    with pytest.raises(ValueError, match=r"\(N, C, S, S\).*got \(3, 8, 8\)"):
+        data.Images(pixels[0])
+    with pytest.raises(ValueError, match="4 labels for 5 images"):
+        data.Images(pixels, labels=torch.arange(4))
+    with pytest.raises(ValueError, match="6 knobs for 5 images"):
+        data.Images(pixels, knobs=torch.zeros(6, 8))
+    for wrong in (2.5, "3", None, True, -1, 0):
+        with pytest.raises(ValueError, match=f"no batch of {wrong!r}"):
+            data.Images(pixels).batches(wrong)
+
+
+@examples(25)
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    color=st.tuples(*[st.integers(0, 255)] * 3),
+    size=st.sampled_from([8, 20, 32]),
+    channels=st.sampled_from([1, 3]),
+)
+def test_a_plain_image_of_any_shape_keeps_its_color(
+    tmp_path_factory, width, height, color, size, channels
+):
+    path = tmp_path_factory.mktemp("plain") / "plain.png"
+    Image.new("RGB", (width, height), color).save(path)
+    x = files.decode(path, size, channels)
+    gray = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    wanted = np.array(color if channels == 3 else [gray])
+    assert x.shape == (size, size, channels) and x.dtype == np.uint8
+    assert (abs(x - wanted) <= (0 if channels == 3 else 1)).all()
+
+
+# ----------------------------------------------------------------------------- metrics
+X = torch.rand(12, 3, 16, 16, generator=rng_of(1))
+K, L = torch.rand(12, 3, generator=rng_of(2)), torch.rand(12, 3, generator=rng_of(3))
+METRICS = {
+    "fidelity": (metrics.fidelity, [X[:2]]),
+    "coverage": (metrics.coverage, [K, L]),
+    "sharpness": (metrics.sharpness, [X]),
+    "active_units": (metrics.active_units, [K]),
+    "frechet_distance": (metrics.frechet_distance, [K, L]),
+    "nearest_distance": (metrics.nearest_distance, [X, X.flip(0)]),
+    "two_nn_dimension": (metrics.two_nn_dimension, [K]),
+    "principal_angles": (metrics.principal_angles, [K, L]),
+    "knob_r2": (metrics.knob_r2, [K, L, K.flip(0), L.flip(0)]),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_never_take_nan_for_a_number(name):
+    """NaN compares as false and is clamped to 0: it could look like a good mark."""
+    metric, good = METRICS[name]
+    metric(*good)
+    for place in range(len(good)):
+        for bad in (NAN, INF, -INF):
+            wrong = [x.clone() for x in good]
+            wrong[place].view(-1)[5] = bad
+            with pytest.raises(ValueError, match="must be finite"):
+                metric(*wrong)
+        for dtype in WHOLE:
+            wrong = list(good)
+            wrong[place] = good[place].to(dtype)
+            with pytest.raises(TypeError, match=f"floating point tensor; got {dtype}"):
+                metric(*wrong)
+        with pytest.raises(TypeError, match="got ndarray"):
+            metric(*[x.numpy() for x in good])
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_metrics_are_the_same_in_every_type(name, dtype):
+    metric, good = METRICS[name]
+    rounded = [x.to(dtype) for x in good]
+    found = torch.as_tensor(metric(*rounded), dtype=torch.float64)
+    wanted = torch.as_tensor(metric(*[x.float() for x in rounded]), dtype=torch.float64)
+    torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-3)
+
+
+@examples(40)
+@given(n=st.integers(7, 60), d=st.integers(1, 6), seed=seeds)
+def test_metrics_do_not_see_the_order_of_points_nor_a_shift(n, d, seed):
+    rng = rng_of(seed)
+    a, b = torch.rand(2, n, d, generator=rng, dtype=torch.float64)
+    order, shift = orders(n, seed), 1e4
+    cover = metrics.coverage(a, b)
+    assert 0 <= cover <= 1
+    assert metrics.coverage(a[order], b.flip(0)) == pytest.approx(cover)
+    # Single precision far from the origin: cdist alone would round all of it off.
+    far = [(x + shift).float() for x in (a, b)]
+    exact = metrics.coverage(*[x.double() - shift for x in far])
+    assert metrics.coverage(*far) == pytest.approx(exact)
+    between = metrics.frechet_distance(a, b)
+    assert metrics.frechet_distance(b, a[order]) == pytest.approx(between, abs=1e-8)
+    assert metrics.frechet_distance(a, a[order]) == pytest.approx(0, abs=1e-8)
+    assert metrics.frechet_distance(a + 1, b + 1) == pytest.approx(between, abs=1e-8)
+    dimension, error = metrics.two_nn_dimension(a)
+    assert dimension > 0 and error == pytest.approx(dimension / n**0.5)
+    assert metrics.two_nn_dimension(3 * a[order] + 1)[0] == pytest.approx(dimension)
+    assert metrics.active_units(a[order]) == metrics.active_units(a)
+
+
+@examples(30)
+@given(
+    n=st.integers(1, 40),
+    m=st.integers(1, 70),
+    channels=st.sampled_from([1, 3]),
+    size=st.integers(3, 20),
+    seed=seeds,
+)
+def test_image_metrics_judge_each_image_alone(n, m, channels, size, seed):
+    images = torch.rand(n, channels, size, size, generator=rng_of(seed))
+    training = torch.rand(m, channels, size, size, generator=rng_of(seed + 1))
+    order = orders(n, seed)
+    sharp = metrics.sharpness(images)
+    torch.testing.assert_close(metrics.sharpness(images[order]), sharp[order])
+    assert metrics.sharpness(torch.full_like(images, 0.5)).eq(0).all()
+    by_hand = (images[:, None].double() - training).square().flatten(2).mean(2).sqrt()
+    near = metrics.nearest_distance(images, training)
+    torch.testing.assert_close(near, by_hand.amin(1).float())
+    assert metrics.nearest_distance(images, torch.cat([training, images])).eq(0).all()
+
+
+def test_frechet_distance_on_a_line_and_metrics_without_an_answer():
+    a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0], [9.0]])
+    # One coordinate: (m1 - m2)^2 + (s1 - s2)^2 with the sample deviations.
+    wanted = (1 - 5) ** 2 + (2**0.5 - 4) ** 2
+    assert metrics.frechet_distance(a, b) == pytest.approx(wanted)
+    with pytest.raises(ValueError, match="equally far"):
+        metrics.two_nn_dimension(torch.eye(4))
+    with pytest.raises(ValueError, match="at least one image"):
+        metrics.fidelity(torch.zeros(0, 3, 16, 16))
+    with pytest.raises(ValueError, match="M > 0"):
+        metrics.coverage(K, K[:0])
+    with pytest.raises(ValueError, match="at least two to judge; got 12, 1"):
+        metrics.knob_r2(K, L, K[:1], L[:1])
+
+
+# ------------------------------------------------------------------------------- steps
+FAMILIES = [(Autoencoder, AutoencoderStep), (VAE, VAEStep), (GAN, GANStep)]
+
+
+def constant_or_random(b, channels, size, fill, seed):
+    if fill is None:
+        return torch.rand(b, channels, size, size, generator=rng_of(seed))
+    return torch.full((b, channels, size, size), fill)
+
+
+@examples(60)
+@given(
+    family=st.sampled_from(FAMILIES),
+    options=st.integers(0, 3),
+    b=st.integers(1, 5),
+    size=st.sampled_from([16, 20, 28]),
+    channels=st.sampled_from([1, 3]),
+    latent_dim=st.integers(1, 5),
+    width=st.integers(1, 5),
+    fill=st.sampled_from([None, 0.0, 0.5, 1.0]),
+    dtype=st.sampled_from(list(FLOATS)),
+    seed=seeds,
+)
+def test_steps_on_any_legal_shape_keep_the_weights_finite(
+    family, options, b, size, channels, latent_dim, width, fill, dtype, seed
+):
+    model_class, step_class = family
+    chosen = {
+        AutoencoderStep: [{}] * 4,
+        VAEStep: [
+            {}, {"s2": "optimal"}, {"likelihood": "bernoulli"}, {"beta": lambda n: n}
+        ],
+        GANStep: [
+            {}, {"loss": "wasserstein", "n_critic": 2}, {"r1": 1.0, "ema": 0.9},
+            {"loss": "saturating"},
+        ],
+    }[step_class][options]  # fmt: skip
+    torch.manual_seed(seed)
+    std = {"minibatch_std": True} if model_class is GAN and options == 2 else {}
+    model = model_class(latent_dim, size, channels, width, **std)
+    before = [p.detach().clone() for p in model.parameters()]
+    x = constant_or_random(b, channels, size, fill, seed).to(dtype)
+    step = step_class(model, **chosen)
+    history = train.fit(step, [x, x[:1]], steps=2)
+    assert len(history) == 2 and history.images == b + 1
+    assert all(math.isfinite(v) for v in sum(history.steps.values(), []))
+    after = list(model.parameters())
+    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in after)
+    assert any(not torch.equal(p, q) for p, q in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(("model_class", "step_class"), FAMILIES)
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_a_bad_pixel_in_the_very_first_batch_leaves_the_model_as_it_was(
+    model_class, step_class, bad
+):
+    """The decoder starts at the brightness of the first images: not at that of NaN."""
+    model = model_class(3, 16, 1, 4)
+    before = [p.detach().clone() for p in model.parameters()]
+    x = torch.rand(4, 1, 16, 16)
+    x[2, 0, 3, 3] = bad
+    step, history = step_class(model), train.History()
+    with pytest.raises(train.TrainingDiverged, match="step 1.*the images are finite"):
+        train.fit(step, [x], steps=1, history=history)
+    unchanged = zip(before, model.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in unchanged)
+    train.fit(step, [x.nan_to_num(0.5, 0.5, 0.5)], steps=2, history=history)
+    assert len(history) == 2
+    with pytest.raises(train.TrainingDiverged) as error:
+        train.fit(step, [x], steps=1, history=history)
+    assert error.value.history is history and len(history) == 2
+
+
+@pytest.mark.parametrize(("model_class", "step_class"), FAMILIES)
+def test_batches_that_no_step_can_take_are_named(model_class, step_class):
+    model = model_class(3, 16, 1, 4)
+    before = [p.detach().clone() for p in model.parameters()]
+    for wrong, error, words in (
+        (torch.rand(0, 1, 16, 16), ValueError, r"without images, \(0, 1, 16, 16\)"),
+        (torch.rand(2, 3, 16, 16), ValueError, r"expected .* got \(2, 3, 16, 16\)"),
+        (torch.rand(2, 1, 20, 20), ValueError, r"expected .* got \(2, 1, 20, 20\)"),
+        (torch.rand(1, 16, 16), ValueError, r"expected images .* got \(1, 16, 16\)"),
+        *[(torch.ones(2, 1, 16, 16).to(d), TypeError, f"floats.*{d}") for d in WHOLE],
+    ):
+        with pytest.raises(error, match=words):
+            step_class(model)(wrong)
+    unchanged = zip(before, model.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in unchanged)
+    for lr in (INF, NAN, -1e-3):
+        with pytest.raises(ValueError, match=f"lr must be >= 0 and finite, got {lr}"):
+            step_class(model, lr=lr)
+
+
+def test_weights_of_penalties_and_counts_out_of_range_are_named():
+    model = GAN(3, 16, 1, 4)
+    for name, wrong in (
+        ("r1", -1.0), ("r1", NAN), ("gp", INF), ("gp", -2), ("n_critic", 1.5)
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name} .*got {wrong}"):
+            GANStep(model, **{name: wrong})
+
+
+def test_an_empty_batch_is_named_and_the_history_kept():
+    history = train.History()
+    empty = [torch.zeros(3, 2), torch.zeros(0, 2)]
+    with pytest.raises(ValueError, match="batch 2 has no images"):
+        train.fit(lambda x: {"a": 1.0}, empty, epochs=1, history=history)
+    assert history.steps == {"a": [1.0]} and history.epochs == {"a": [1.0]}
+
+
+def test_a_bad_number_in_a_layer_is_refused_by_the_step():
+    """Not only bad pixels: weights that were spoiled elsewhere are reported too."""
+    model = Autoencoder(3, 16, 1, 4)
+    with torch.no_grad():
+        next(m for m in model.modules() if isinstance(m, nn.Linear)).weight[0, 0] = NAN
+    with pytest.raises(FloatingPointError, match="loss = nan"):
+        AutoencoderStep(model)(torch.rand(2, 1, 16, 16))
