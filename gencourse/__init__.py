@@ -17,6 +17,7 @@ Read the files in the order in which data flows:
     metrics   fidelity, coverage and the other numbers that the lessons compare
     plot      pictures with a text for those who cannot see them
     checks    the exercises: what is wrong with an answer, hints, progress
+    cli       the command `gencourse train`, for many devices (skip at first reading)
 
 Each is imported when it is first used, so `import gencourse` costs nothing.
 """
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "checks",
+    "cli",
     "data",
     "faces",
     "files",

@@ -2,7 +2,11 @@
 
 A step holds the model and its optimizer(s), moves x to the model's device and returns
 what it measured. It updates nothing and raises FloatingPointError when the loss or its
-gradient is not finite, so that the weights stay usable.
+gradient is not finite, so that the weights stay usable. Whole numbers for pixels are a
+TypeError, a batch without images is a ValueError.
+
+`step.update` (and `step.mean` of the VAE) is all that changes when a batch is shared by
+several devices: `cli` puts its own there.
 """
 
 import copy
@@ -13,6 +17,9 @@ from torch import Tensor, nn
 
 from gencourse import losses
 from gencourse.models import GAN, VAE, Autoencoder
+
+# The loss to go down, and the means over the batch to report.
+Measured = tuple[Tensor, dict[str, Tensor]]
 
 
 class AutoencoderStep:
@@ -32,17 +39,21 @@ class AutoencoderStep:
     ) -> None:
         self.model = model
         self.optimizer = _adam(model.parameters(), lr, betas)
+        self.update = update
         self.steps_done = 0
 
     def __call__(self, x: Tensor) -> dict[str, float]:
-        x = x.to(_device(self.model))
+        x = _moved(x, self.model)
         if self.steps_done == 0:
-            _start(self.model, x)
+            start(self.model, x)
+        values = self.update(self.optimizer, self.measure, x)
         self.steps_done += 1
+        return values
+
+    def measure(self, x: Tensor) -> Measured:
         x_hat = self.model(x)
         loss = losses.squared_error(x, x_hat).mean()
-        _update(self.optimizer, loss)
-        return {"loss": loss.item()}
+        return loss, {"loss": loss}
 
 
 class VAEStep:
@@ -76,15 +87,25 @@ class VAEStep:
         self.model, self.beta, self.rng = model, beta, rng
         self.s2, self.likelihood = s2, likelihood
         self.optimizer = _adam(model.parameters(), lr, betas)
+        self.update = update
+        self.mean: Callable[[Tensor], Tensor] = lambda value: value
         self.steps_done = 0
 
     def __call__(self, x: Tensor) -> dict[str, float]:
         model = self.model
-        x = x.to(_device(model))
-        beta = self.beta(self.steps_done) if callable(self.beta) else self.beta
+        x = _moved(x, model)
         if self.steps_done == 0:
-            _start(model, x)
+            start(model, x)
+        values = self.update(self.optimizer, self.measure, x)
+        if self.s2 == "optimal":
+            s2 = model.s2.new_tensor(values["squared_error"] / x[0].numel())
+            model.s2.lerp_(s2, 0.05 if self.steps_done else 1.0)
+        self.steps_done += 1
+        return values
 
+    def measure(self, x: Tensor) -> Measured:
+        model = self.model
+        beta = self.beta(self.steps_done) if callable(self.beta) else self.beta
         mu, logvar = model.encode(x)
         z = model.reparameterize(mu, logvar, self.rng)
         logits = model.decoder(z)
@@ -95,24 +116,19 @@ class VAEStep:
         if self.s2 == "optimal":
             # The variance that maximizes the likelihood is the mean squared error. At
             # an optimum the gradient through it is zero, so it counts as a constant.
-            s2 = squared_error.detach().mean() / x[0].numel()
+            s2 = self.mean(squared_error.detach().mean()) / x[0].numel()
         if self.likelihood == "gaussian":
             nll = losses.gaussian_nll(x, x_hat, s2)
         else:
             nll = losses.bernoulli_nll(x, logits)
         kl = losses.kl_to_prior(mu, logvar)
         loss = (nll + beta * kl).mean()
-        _update(self.optimizer, loss)
-
-        if self.s2 == "optimal":
-            model.s2.lerp_(s2, 0.05 if self.steps_done else 1.0)
-        self.steps_done += 1
-        return {
-            "loss": loss.item(),
-            "recon": nll.mean().item(),
-            "kl": kl.mean().item(),
-            "squared_error": squared_error.mean().item(),
-            "elbo": losses.elbo(nll, kl).mean().item(),
+        return loss, {
+            "loss": loss,
+            "recon": nll.mean(),
+            "kl": kl.mean(),
+            "squared_error": squared_error.mean(),
+            "elbo": losses.elbo(nll, kl).mean(),
         }
 
 
@@ -149,8 +165,13 @@ class GANStep:
         rng: torch.Generator | None = None,
     ) -> None:
         _check_choice("loss", loss, ("non-saturating", "saturating", "wasserstein"))
-        if n_critic < 1:
-            raise ValueError(f"n_critic must be at least 1, got {n_critic!r}")
+        if not isinstance(n_critic, int) or n_critic < 1:
+            raise ValueError(
+                f"n_critic must be a whole number, at least 1; got {n_critic!r}"
+            )
+        for name, weight in (("r1", r1), ("gp", 0.0 if gp is None else gp)):
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"{name} is a weight >= 0, got {weight!r}")
         if not 0 <= ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {ema!r}")
         self.model, self.loss, self.n_critic, self.rng = model, loss, n_critic, rng
@@ -162,17 +183,30 @@ class GANStep:
         self.gp = (10.0 if loss == "wasserstein" else 0.0) if gp is None else gp
         self.d_optimizer = _adam(model.discriminator.parameters(), lr, betas)
         self.g_optimizer = _adam(model.generator.parameters(), lr, betas)
+        self.update = update
         self.steps_done = 0
         self.g_loss = float("nan")
 
     def __call__(self, x: Tensor) -> dict[str, float]:
-        model, wasserstein = self.model, self.loss == "wasserstein"
-        real = x.to(_device(model))
+        model = self.model
+        real = _moved(x, model)
         fake = model.generate(model.prior(len(real), self.rng))
+        # detach: the discriminator's loss must not move the generator.
+        d_values = self.update(
+            self.d_optimizer, self.measure_discriminator, real, fake.detach()
+        )
+        # The new discriminator judges the same fakes again.
+        if self.steps_done % self.n_critic == 0:
+            g_values = self.update(self.g_optimizer, self.measure_generator, fake)
+            self.g_loss = g_values["g_loss"]
+            if self.ema:
+                self._follow()
+        self.steps_done += 1
+        return {"d_loss": d_values.pop("d_loss"), "g_loss": self.g_loss} | d_values
 
-        # The discriminator's turn. detach: its loss must not move the generator.
-        real_logits = model.discriminate(real)
-        fake_logits = model.discriminate(fake.detach())
+    def measure_discriminator(self, real: Tensor, fake: Tensor) -> Measured:
+        model, wasserstein = self.model, self.loss == "wasserstein"
+        real_logits, fake_logits = model.discriminate(real), model.discriminate(fake)
         d_losses = losses.critic_loss if wasserstein else losses.discriminator_loss
         d_loss = d_losses(real_logits, fake_logits).mean()
         penalty = torch.zeros_like(d_loss)
@@ -180,34 +214,24 @@ class GANStep:
             r1 = losses.r1_penalty(model.discriminate, real)
             penalty = penalty + self.r1 / 2 * r1.mean()
         if self.gp:
-            gp = losses.gradient_penalty(
-                model.discriminate, real, fake.detach(), self.rng
-            )
+            gp = losses.gradient_penalty(model.discriminate, real, fake, self.rng)
             penalty = penalty + self.gp * gp.mean()
-        _update(self.d_optimizer, d_loss + penalty)
-
-        # The generator's turn: the new discriminator judges the same fakes again.
-        if self.steps_done % self.n_critic == 0:
-            g_losses = {
-                "non-saturating": losses.generator_loss,
-                "saturating": losses.saturating_generator_loss,
-                "wasserstein": losses.critic_generator_loss,
-            }[self.loss]
-            g_loss = g_losses(model.discriminate(fake)).mean()
-            _update(self.g_optimizer, g_loss)
-            self.g_loss = g_loss.item()
-            if self.ema:
-                self._follow()
-        self.steps_done += 1
-
         if not wasserstein:
             real_logits, fake_logits = real_logits.sigmoid(), fake_logits.sigmoid()
-        return {
-            "d_loss": d_loss.item(),
-            "g_loss": self.g_loss,
-            "d_real": real_logits.mean().item(),
-            "d_fake": fake_logits.mean().item(),
+        return d_loss + penalty, {
+            "d_loss": d_loss,
+            "d_real": real_logits.mean(),
+            "d_fake": fake_logits.mean(),
         }
+
+    def measure_generator(self, fake: Tensor) -> Measured:
+        g_losses = {
+            "non-saturating": losses.generator_loss,
+            "saturating": losses.saturating_generator_loss,
+            "wasserstein": losses.critic_generator_loss,
+        }[self.loss]
+        g_loss = g_losses(self.model.discriminate(fake)).mean()
+        return g_loss, {"g_loss": g_loss}
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -220,26 +244,42 @@ class GANStep:
         self.model.generator.load_state_dict(self.average.state_dict())
 
 
-def _start(model: nn.Module, x: Tensor) -> None:
+def start(model: nn.Module, x: Tensor) -> None:
     """Let a new decoder begin at the brightness of the images, see `Decoder`."""
     decoder = getattr(model, "decoder", None)
-    if hasattr(decoder, "start_at"):
+    wanted = getattr(getattr(model, "encoder", None), "image_shape", x.shape[1:])
+    # Images that the encoder or the update will refuse must not touch the weights.
+    fits = x.shape[1:] == wanted and x.isfinite().all()
+    if hasattr(decoder, "start_at") and fits:
         decoder.start_at(x)
 
 
 def _adam(
     parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]
 ) -> torch.optim.Adam:
+    if not 0 <= lr < float("inf"):
+        raise ValueError(f"lr must be >= 0 and finite, got {lr!r}")
     return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
 
 
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step down the gradient of the loss, or an error and no step at all."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+def update(
+    optimizer: torch.optim.Optimizer, measure: Callable[..., Measured], *inputs: Tensor
+) -> dict[str, float]:
+    """Measure a loss, move down its gradient, and return what else was measured.
+
+    measure: inputs (B, ...) -> (loss, dict of means over the batch).
+    """
     optimizer.zero_grad()
+    loss, values = measure(*inputs)
     # `inputs` leaves the other player's weights out of the backward pass.
-    loss.backward(inputs=parameters)
-    norms = [p.grad.norm() for p in parameters if p.grad is not None]
+    loss.backward(inputs=weights(optimizer))
+    descend(optimizer, loss)
+    return {name: value.item() for name, value in values.items()}
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step down the gradient of the loss, or an error and no step at all."""
+    norms = [p.grad.norm() for p in weights(optimizer) if p.grad is not None]
     norm = torch.stack(norms).norm()
     if not torch.isfinite(norm + loss.detach()):
         raise FloatingPointError(
@@ -248,8 +288,18 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+def weights(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """All that this optimizer moves."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _moved(x: Tensor, model: nn.Module) -> Tensor:
+    """Images on the model's device and in its type, or an error."""
+    if not x.is_floating_point():
+        raise TypeError(f"images must be floats in [0, 1], got {x.dtype}")
+    if len(x) == 0:
+        raise ValueError(f"a batch without images, {tuple(x.shape)}: leave it out")
+    return x.to(next(model.parameters()))
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -74,7 +74,7 @@ def test_environment_ends_with_the_package_itself():
 @pytest.mark.parametrize("where", ["pyproject", "environment"])
 def test_pinned_versions_lie_in_the_ranges(where):
     wanted = (
-        pyproject_ranges("lab", "test", "pages", "docs", "browser", "slides")
+        pyproject_ranges("lab", "test", "pages", "docs", "browser", "slides", "scale")
         if where == "pyproject"
         else environment_ranges()
     )
@@ -116,6 +116,8 @@ SIBLINGS = {
     "metrics": {"faces"},
     "plot": {"_explorer", "_map"},
     "checks": {"plot"},
+    "cli": {"data", "files", "models", "steps", "train"},
+    "__main__": {"cli"},
     "_exercises01": {"checks", "faces"},
     "_exercises02": {"checks", "faces", "losses"},
     "_exercises03": {"checks", "losses", "train"},
@@ -124,7 +126,9 @@ SIBLINGS = {
 }
 PLOTTING = {"plot", "_explorer", "_map"}
 ONLY_IN = {"matplotlib": PLOTTING, "ipywidgets": PLOTTING, "torchvision": {"files"}}
+ONLY_IN["lightning_fabric"] = {"cli"}
 INSIDE_FUNCTIONS = {"matplotlib", "ipywidgets", "torchvision", "sklearn", "scipy"}
+INSIDE_FUNCTIONS |= {"lightning_fabric"}
 # What is imported under another name than its package's, or comes with a package.
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "cycler": "matplotlib"}
 PACKAGES["IPython"] = "ipywidgets"
@@ -193,6 +197,8 @@ def test_import_rules(name):
         ("train", "def f():\n    from torchvision.utils import make_grid"),
         ("plot", "import ipywidgets"),
         ("plot", "from gencourse import _explorer"),
+        ("cli", "from lightning_fabric import Fabric"),
+        ("train", "def f():\n    import lightning_fabric"),
         ("steps", "from tests import test_steps"),
     ],
 )
@@ -209,7 +215,7 @@ def test_every_module_is_named_in_the_package():
 
 
 def test_everything_imported_is_a_dependency():
-    declared = set(pyproject_ranges())
+    declared = set(pyproject_ranges("scale"))
     for name, path in FILES.items():
         for what, _ in imports(path.read_text(encoding="utf-8")):
             package = what.split(".")[0]
@@ -236,7 +242,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def test_importing_every_module_does_no_work():
     modules = ", ".join(f"gencourse.{name}" for name in MODULES)
-    heavy = {"torchvision", "matplotlib", "sklearn", "ipywidgets"}
+    heavy = {"torchvision", "matplotlib", "sklearn", "ipywidgets", "lightning_fabric"}
     code = f"""
 import os, random, sys
 import numpy, torch

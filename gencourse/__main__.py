@@ -1,0 +1,8 @@
+"""python -m gencourse train ...: the same as the command `gencourse`."""
+
+import sys
+
+from gencourse.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
