@@ -36,7 +36,7 @@ help:
 	@echo "make unit       unit tests only"
 	@echo "make lessons    compare every cell with its stored output (LESSON=02 for one)"
 	@echo "make test-browser  try site and slides in a headless browser (needs chromium)"
-	@echo "make bench      measure training speed"
+	@echo "make bench      measure training, scaling, and the lessons (20 minutes)"
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
 	@echo "Options: PYTHON=python3.12 (which Python to use), CPU=1 (the small build of"
@@ -109,6 +109,8 @@ test-browser: html .venv/slides .venv/browser
 
 bench: $(READY)
 	@$(PY) tools/bench.py
+	@$(PY) tools/bench_scaling.py
+	@$(PY) tools/bench_lessons.py --at-once
 
 format: $(READY)
 	$(PY) -m ruff check --fix-only

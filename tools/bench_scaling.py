@@ -1,0 +1,143 @@
+"""How the cost of training grows: Markdown on the screen, for docs/benchmarks.md.
+
+python tools/bench_scaling.py [--runs 3] [--images 512]
+
+Throughput against the common way (tools/bench.py) for each family, image size and batch
+size; the share of the time outside the model; fitted exponents; and how near the steps
+come to the machine's matrix rate. What is compared runs in turns within one process.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from gencourse import data, train
+from gencourse.models import GAN, VAE, Autoencoder
+from gencourse.steps import AutoencoderStep, GANStep, VAEStep
+from tools import bench
+
+FAMILIES = {
+    "AE": (Autoencoder, AutoencoderStep, bench.common_autoencoder),
+    "VAE": (VAE, VAEStep, bench.common_vae),
+    "GAN": (GAN, GANStep, bench.common_gan),
+}
+SIZES = ((28, 1), (32, 3), (64, 3))
+BATCHES = (64, 128, 256, 512)
+
+
+def images_of(size: int, channels: int, n: int) -> data.Images:
+    return data.load("faces", size, channels=channels, train_size=n, test_size=1).train
+
+
+def throughput(runs: int, n: int) -> None:
+    print("| family | images | batch | images/s | times the common way | outside |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for size, channels in SIZES:
+        images = images_of(size, channels, n)
+        for name, (model_class, make_step, make_common) in FAMILIES.items():
+            for batch in BATCHES:
+                shape = {"size": size, "channels": channels}
+                step = make_step(model_class(**shape))
+                plain = model_class(**shape).to(memory_format=torch.contiguous_format)
+                common = make_common(plain)
+                loader = bench.data_loader(images[:], batch)
+                batches, fixed = images.batches(batch), images[:batch]
+                steps = max(1, n // batch)
+                ours, theirs, bare = bench.seconds_in_turns(
+                    runs,
+                    lambda s=step, b=batches: train.fit(s, b, epochs=1),
+                    lambda c=common, d=loader: [c(x) for x, _ in d],
+                    lambda s=step, x=fixed, k=steps: [s(x) for _ in range(k)],
+                )
+                speed = n / statistics.median(ours)
+                gain = bench.ratio(theirs, ours)
+                outside = 100 * (1 - 1 / bench.ratio(ours, bare))
+                kind = f"{channels} x {size} x {size}"
+                row = f"{speed:,.0f} | {gain:.2f} | {outside:.0f}%"
+                print(f"| {name} | {kind} | {batch} | {row} |", flush=True)
+
+
+def seconds(run: Callable[[], object], runs: int) -> float:
+    (taken,) = bench.seconds_in_turns(runs, run)
+    return statistics.median(taken)
+
+
+def exponents(runs: int) -> None:
+    """Fit seconds ~ x^a for one VAE step, or epoch, as one thing grows."""
+    print("\n| what grows | values | seconds grow like |")
+    print("| --- | --- | --- |")
+
+    def step_of(size: int = 32, width: int = 16, batch: int = 128) -> Callable:
+        step = VAEStep(VAE(size=size, width=width))
+        x = images_of(size, 3, batch)[:batch]
+        return lambda: [step(x) for _ in range(4)]
+
+    def epoch_of(n: int) -> Callable:
+        step, batches = VAEStep(VAE()), images_of(32, 3, n).batches(128)
+        return lambda: train.fit(step, batches, epochs=1)
+
+    for name, values, make in (
+        ("side of the image", (16, 32, 64, 128), lambda v: step_of(size=v)),
+        ("width of the network", (8, 16, 32, 64), lambda v: step_of(width=v)),
+        ("batch", (32, 64, 128, 256, 512), lambda v: step_of(batch=v)),
+        ("images per epoch", (512, 1024, 2048, 4096), epoch_of),
+    ):
+        taken = [seconds(make(value), runs) for value in values]
+        slope = numpy.polyfit(numpy.log(values), numpy.log(taken), 1)[0]
+        shown = ", ".join(map(str, values))
+        print(f"| {name} | {shown} | its power {slope:.2f} |", flush=True)
+
+
+def limits(runs: int) -> None:
+    """How many operations of a step are done per second, against plain products."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    product = seconds(lambda: [a @ b for _ in range(5)], runs) / 5
+    peak = 2 * 1024**3 / product
+    print(f"\nProducts of 1024 x 1024 matrices: {peak / 1e9:.0f} GFLOP/s.\n")
+    print("| family, 3 x 32 x 32, batch 128 | GFLOP a step | GFLOP/s | of products |")
+    print("| --- | --- | --- | --- |")
+    x = images_of(32, 3, 128)[:128]
+    for name, (model_class, make_step, _) in FAMILIES.items():
+        step = make_step(model_class())
+        step(x)
+        with FlopCounterMode(display=False) as counter:
+            step(x)
+        done = counter.get_total_flops()
+        rate = done / (seconds(lambda s=step: [s(x) for _ in range(5)], runs) / 5)
+        share = 100 * rate / peak
+        print(f"| {name} | {done / 1e9:.2f} | {rate / 1e9:.0f} | {share:.0f}% |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--images", type=int, default=512)
+    options = parser.parse_args()
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(
+        f"torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{torch.get_num_threads()} threads on {os.cpu_count()} cores{load}; "
+        f"medians of {options.runs} runs of {options.images} images\n"
+    )
+    started = time.perf_counter()
+    throughput(options.runs, options.images)
+    exponents(options.runs)
+    limits(options.runs)
+    print(f"\n{time.perf_counter() - started:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
