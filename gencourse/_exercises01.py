@@ -11,6 +11,7 @@ from gencourse.checks import (
     compare,
     drawn,
     exercise,
+    listed,
     match_curve,
     number,
     numbers,
@@ -154,8 +155,6 @@ def spread_of_a_draw(answer):
         raise Wrong("All draws are the same: every draw needs noise of its own.")
     if not got.isfinite().all():
         raise Wrong("Some draws are nan: logvar may be negative, so it has no root.")
-    if (mean - mu).abs().max() > 0.06:
-        raise Wrong(f"The means are {_list(mean)}, they should be {_list(mu)}.")
     if torch.allclose(std, logvar.exp().double(), rtol=0.03):
         raise NotAttempted(
             "this is the code as published, or does the same. A variance of exp(-2) = "
@@ -170,8 +169,10 @@ def spread_of_a_draw(answer):
     ):
         if torch.allclose(std, wrong.double(), rtol=0.03, atol=0.005):
             raise Wrong(text)
+    if (mean - mu).abs().max() > 0.06:
+        raise Wrong(f"The means are {listed(mean)}, they should be {listed(mu)}.")
     if not torch.allclose(std, want.double(), rtol=0.03):
-        raise Wrong(f"The deviations are {_list(std)}, they should be {_list(want)}.")
+        raise Wrong(f"The deviations are {listed(std)}, they should be {listed(want)}.")
     centered = (got - mu) / want
     kurtosis = centered.pow(4).mean(0)
     if (kurtosis - 3).abs().max() > 0.5:
@@ -241,7 +242,3 @@ def _said(share):
         "because they lie on a curved sheet. (Section 5 counts more, on more and larger "
         "images.)"
     )
-
-
-def _list(values):
-    return ", ".join(f"{v:.2f}" for v in values.tolist())

@@ -9,6 +9,7 @@ from gencourse.checks import (
     compare,
     drawn,
     exercise,
+    listed,
     match_curve,
     number,
     numbers,
@@ -168,7 +169,7 @@ def price_of_a_shift(answer):
     return (
         "Only you can grade the sentence. Ours: the price grows almost in proportion to "
         f"the shift from the first pixel on, which nobody sees and which costs "
-        f"{want[1]:.0f}, many times the error of a trained autoencoder."
+        f"{want[1]:.0f} already."
     )
 
 
@@ -232,12 +233,12 @@ def draw_codes(answer):
         correlations = drawn_covariance[0, 1:], covariance[0, 1:]
         raise Wrong(
             "The variances are right, the covariances are not: with the first dimension "
-            f"{_list(correlations[0])} instead of {_list(correlations[1])}."
+            f"{listed(correlations[0])} instead of {listed(correlations[1])}."
         )
     if not _near(drawn_covariance, covariance):
         raise Wrong(
-            f"The variances of the draws are {_list(drawn_covariance.diagonal())}, "
-            f"those of the codes {_list(covariance.diagonal())}; compare "
+            f"The variances of the draws are {listed(drawn_covariance.diagonal())}, "
+            f"those of the codes {listed(covariance.diagonal())}; compare "
             "draws.T.cov() with codes.T.cov()."
         )
     white = torch.linalg.solve_triangular(
@@ -260,7 +261,3 @@ def draw_codes(answer):
 
 def _near(got, want):
     return (got - want).abs().max() < 0.05 * want.abs().max() + 0.02
-
-
-def _list(values):
-    return ", ".join(f"{v:.2f}" for v in values.tolist())

@@ -13,6 +13,7 @@ from gencourse.checks import (
     compare,
     drawn,
     exercise,
+    listed,
     match_curve,
     number,
     numbers,
@@ -103,7 +104,7 @@ def reparameterize(answer):
         )
     if not torch.allclose(std, want, rtol=0.04):
         raise Wrong(
-            f"The spread of the draws is {_list(std[0])}, not {_list(want[0])}."
+            f"The spread of the draws is {listed(std[0])}, not {listed(want[0])}."
         )
     if ((eps / eps.std()).pow(4).mean() - 3).abs() > 0.3:
         raise Wrong("eps is not Gaussian: use torch.randn_like, not torch.rand_like.")
@@ -370,7 +371,3 @@ def bound_of_a_batch(answer, log_w):
 def _h(z):
     low = numbers(z).min().item()
     return f"(the smallest draw is {low:.2f})"
-
-
-def _list(values):
-    return ", ".join(f"{v:.2f}" for v in values.tolist())

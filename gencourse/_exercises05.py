@@ -268,6 +268,5 @@ def near_and_everywhere(answer):
     )  # fmt: skip
     return (
         "Only you can grade the sentence. Ours: good models are at the upper left, near "
-        "the manifold and everywhere on it; no family is best at everything that the "
-        "table measures."
+        "the manifold and everywhere on it."
     )

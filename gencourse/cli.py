@@ -13,7 +13,6 @@ import argparse
 import json
 import logging
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -611,7 +610,9 @@ class Folder:
             elif path.is_dir() and any(path.iterdir()):
                 raise Problem(f"{path} is not an empty folder: name another one")
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            _write(description, (json.dumps(settings, indent=2) + "\n").encode())
+            train.write_whole(
+                description, (json.dumps(settings, indent=2) + "\n").encode()
+            )
         except OSError as error:
             raise Problem(f"cannot write in {path} ({error})") from error
 
@@ -659,7 +660,7 @@ class Folder:
         metadata = {"format": _FORMAT, "about": about, "sha256": digest}
         path = self.checkpoints / f"step-{done:09d}.safetensors"
         os.fsync(self.file.fileno())
-        _write(path, safetensors.torch.save(tensors, metadata))
+        train.write_whole(path, safetensors.torch.save(tensors, metadata))
         for old in sorted(self.checkpoints.glob("step-*.safetensors"))[:-KEPT]:
             old.unlink()
 
@@ -667,7 +668,9 @@ class Folder:
         """Keep the losses of the steps done: what came after a checkpoint is redone."""
         if done and self.losses.is_file():
             lines = self.losses.read_text(encoding="utf-8").splitlines()[: done + 1]
-            _write(self.losses, "".join(f"{line}\n" for line in lines).encode())
+            train.write_whole(
+                self.losses, "".join(f"{line}\n" for line in lines).encode()
+            )
         # Line by line, so that one can watch it grow and a crash costs nothing.
         mode = "a" if done else "w"
         self.file = open(self.losses, mode, encoding="utf-8", buffering=1)
@@ -680,19 +683,6 @@ class Folder:
             self.file.write(f"{head}{line}\n")
         except OSError as error:
             raise Problem(f"cannot write in {self.path} ({error})") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file at once: whoever reads it sees the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- messages -------------------------------------------------------------------------

@@ -381,11 +381,15 @@ def save(model: nn.Module, path: str | Path) -> None:
         "settings": settings,
         "sha256": _digest(name, settings, tensors),
     }
-    data = safetensors.torch.save(tensors, metadata)
+    write_whole(path, safetensors.torch.save(tensors, metadata))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file at once: whoever reads it sees the old or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -3,6 +3,8 @@
 import math
 import re
 import signal
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -205,6 +207,39 @@ def test_an_unknown_level_or_lesson_is_named():
         checks.report("7")
     with pytest.raises(ValueError, match="level"):
         checks.hint("3.3", 4)
+
+
+def test_a_number_may_be_written_in_other_ways():
+    assert checks.check("03.1", 5) and checks.check(3.2, losses.log_normal) is not None
+    checks.hint("03.1")
+    report = checks.report("3").text
+    assert "3.1   solved" in report and "1 of 3 hints" in report
+
+
+def test_an_answer_that_seeds_does_not_seed_the_check():
+    def seeded(real, first, second):
+        torch.manual_seed(0)
+        n = min(len(first), len(second))
+        pick = torch.randperm(len(second))[:n]
+        return [
+            metrics.frechet_distance(real, s)
+            for s in (first[torch.randperm(len(first))[:n]], second[pick])
+        ]
+
+    assert checks.check("5.4", seeded)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs Unix signals")
+def test_what_python_cannot_stop_ends_the_process():
+    code = (
+        "import itertools; from gencourse import checks; checks.SECONDS = 1;"
+        "checks.check('3.3', lambda mu, logvar: sum(itertools.repeat(0)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1 and "Timeout" in done.stderr
+    assert "<lambda>" in done.stderr
 
 
 def test_a_wrong_solution_is_an_error():
