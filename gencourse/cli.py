@@ -10,15 +10,17 @@ for torchrun and Slurm, stand in docs/scaling.md. May be skipped at first readin
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +37,26 @@ FAMILIES = {
     "gan": (models.GAN, steps.GANStep),
 }
 # What belongs to one family only.
-OWN = {
-    "beta": "vae",
-    "s2": "vae",
-    "r1": "gan",
-    "ema": "gan",
-    "spectral_norm": "gan",
-    "minibatch_std": "gan",
-}
+OWN = dict.fromkeys(["beta", "s2"], "vae")
+OWN |= dict.fromkeys(["r1", "ema", "spectral_norm", "minibatch_std"], "gan")
 # What may change when a run goes on; anything else would make it another run.
 FREE = ["epochs", "steps", "accumulate", "checkpoint_every", "resume", "out", "command"]
-FREE += ["accelerator", "devices", "nodes", "data_root", "no_download"]
-KEPT = 2
+FREE += ["accelerator", "devices", "data_root"]
 _FORMAT = "gencourse checkpoint 1"
+_STARTER = "GENCOURSE_STARTER"  # tells a process that Fabric starts who started it
 
 NO_FABRIC = """\
-`gencourse train` needs Lightning Fabric, which is not installed here:
+this needs Lightning Fabric, which is not installed here:
   pip install "lightning-fabric>=2.5"
 (In the folder of the course: pip install -c constraints.txt -e ".[scale]")"""
 
 
 class Problem(Exception):
-    """Something that the caller can mend, in plain words."""
+    """What to say, in plain words (nothing, where another process says it)."""
+
+    def __init__(self, message: str, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 # --- the command ----------------------------------------------------------------------
@@ -65,41 +65,51 @@ def main(arguments: list[str] | None = None) -> int:
 
     A run stopped by Ctrl-C or SIGTERM gives 130 or 143, as the shell expects.
     """
+    if starter := os.environ.pop(_STARTER, None):
+        threading.Thread(target=_follow, args=[int(starter)], daemon=True).start()
     asked = _parser().parse_args(arguments)
     try:
         check(asked)
         fabric = _fabric(asked)
     except Problem as problem:
-        print(f"gencourse train: {problem}", file=sys.stderr)
-        return 2
+        return _say(problem)
     patience = 0
     try:
-        code = run(asked, fabric)
+        with _Stop() as stop:
+            code = run(asked, fabric, stop)
+        patience = 10
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        patience = 60
     except Problem as problem:
-        if str(problem):
-            print(f"gencourse train: {problem}", file=sys.stderr, flush=True)
-        code, patience = 2, 10
-    except FloatingPointError as error:
-        if fabric.global_rank == 0:
-            print(f"gencourse train: {error}", file=sys.stderr, flush=True)
-        code, patience = 1, 10
+        code, patience = _say(problem), 10
+    except (OSError, RuntimeError) as error:
+        # A full disk, too little memory, or another process that is gone.
+        again = f"Go on from the last checkpoint in {asked.out} with --resume"
+        code = _say(Problem(f"training stopped: {error}. {again}", code=1))
     finally:
-        _end(getattr(fabric.strategy.launcher, "procs", []), patience)
+        for child in getattr(fabric.strategy.launcher, "procs", []):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(patience)
+            child.kill()
     # Fabric kills the whole run when a process that it started reports a failure, which
     # could cut the message of the first one short.
     return code if fabric.local_rank == 0 else 0
 
 
-def _end(children: list[subprocess.Popen], patience: float) -> None:
-    """Leave no process behind that waits for this one."""
-    for child in children:
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
-            child.kill()
+def _say(problem: Problem) -> int:
+    if str(problem):
+        print(f"gencourse train: {problem}", file=sys.stderr, flush=True)
+    return problem.code
+
+
+def _follow(starter: int) -> None:
+    """End with the process that started this one.
+
+    Where that is killed before the two have met, this one would wait for half an hour.
+    """
+    while os.getppid() == starter:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--latent-dim", type=int, help="numbers per code")
     add("--width", type=int, default=16, help="channels of the first convolution (16)")
     add("--beta", type=float, help="vae: weight of the KL")
-    add("--s2", help="vae: the decoder's variance, or 'optimal'")
+    add("--s2", type=_variance, help="vae: the decoder's variance, or 'optimal'")
     add("--r1", type=float, help="gan: gamma of the R1 penalty")
     add("--ema", type=float, help="gan: decay of the averaged generator, e.g. 0.999")
     switch = {"action": "store_const", "const": True}
@@ -143,31 +153,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=("32", "bf16"), default="32")
     add("--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     add("--devices", type=int, help="processes per machine (all GPUs, or one CPU)")
-    add("--nodes", type=int, help="machines (as torchrun or Slurm say, else 1)")
     add("--checkpoint-every", type=int, default=500, help="in steps (500)")
     add("--data-root", type=Path, help="folder of downloads and caches")
-    add("--no-download", action="store_true")
     return parser
+
+
+def _variance(text: str) -> float | str:
+    return text if text == "optimal" else float(text)
 
 
 def check(asked: argparse.Namespace) -> None:
     """Raise Problem for what can be seen to be wrong before anything starts."""
-    for name, family in OWN.items():
-        if getattr(asked, name) is not None and asked.model != family:
-            option = "--" + name.replace("_", "-")
-            raise Problem(f"{option} is for {family}, not for {asked.model}")
-    least_one = ["epochs", "steps", "batch_size", "accumulate", "checkpoint_every"]
-    least_one += ["latent_dim", "width", "train_size", "devices", "nodes"]
-    for name in least_one:
-        value = getattr(asked, name)
-        if value is not None and value < 1:
-            option = "--" + name.replace("_", "-")
+    for name, value in vars(asked).items():
+        option = "--" + name.replace("_", "-")
+        if value is not None and OWN.get(name, asked.model) != asked.model:
+            raise Problem(f"{option} is for {OWN[name]}, not for {asked.model}")
+        if type(value) is int and value < 1 and name != "seed":
             raise Problem(f"{option} must be at least 1, got {value}")
-    if asked.s2 not in (None, "optimal"):
-        try:
-            float(asked.s2)
-        except ValueError:
-            raise Problem(f"--s2 is a number or 'optimal', got {asked.s2!r}") from None
+    if not 0 <= (asked.beta or 0) < float("inf"):
+        raise Problem(f"--beta is a weight >= 0, got {asked.beta}")
+    _check_batch(asked, asked.devices or 1)
     try:
         files.resolve(asked.data, data.NAMES)
         # Nothing is allocated: a wrong size or latent dimension shows here.
@@ -189,7 +194,7 @@ def _fabric(asked: argparse.Namespace) -> Any:
         raise Problem(NO_FABRIC) from error
     for name in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    devices, nodes = _processes(asked, os.environ)
+    devices, nodes = _processes(asked.devices, os.environ)
     precision = {"32": "32-true", "bf16": "bf16-mixed"}[asked.precision]
     try:
         return Fabric(
@@ -202,131 +207,133 @@ def _fabric(asked: argparse.Namespace) -> Any:
         raise Problem(f"these devices cannot be had: {error}") from error
 
 
-def _processes(asked: argparse.Namespace, environ: Any) -> tuple[int | None, int]:
+def _processes(devices: int | None, environ: Any) -> tuple[int | None, int]:
     """Processes per machine (None: Fabric decides) and machines.
 
     Whoever started us, torchrun or srun, has said it in the environment.
     """
-    devices, nodes = asked.devices, asked.nodes
     if "LOCAL_WORLD_SIZE" in environ:  # torchrun
-        local = int(environ["LOCAL_WORLD_SIZE"])
-        found = local, int(environ["WORLD_SIZE"]) // local
+        found = int(environ["LOCAL_WORLD_SIZE"])
+        nodes = int(environ["WORLD_SIZE"]) // found
     elif "SLURM_STEP_NUM_TASKS" in environ and "SLURM_NTASKS" in environ:  # srun
-        found_nodes = int(environ.get("SLURM_STEP_NUM_NODES", 1))
-        found = int(environ["SLURM_STEP_NUM_TASKS"]) // found_nodes, found_nodes
+        nodes = int(environ.get("SLURM_STEP_NUM_NODES", 1))
+        found = int(environ["SLURM_STEP_NUM_TASKS"]) // nodes
     else:
-        return devices, nodes or 1
-    if (devices or found[0], nodes or found[1]) != found:
+        return devices, 1
+    if devices not in (None, found):
         raise Problem(
-            f"--devices {devices} --nodes {nodes} was asked for, but {found[0]} "
-            f"processes on each of {found[1]} machines were started: leave both out"
+            f"--devices {devices} was asked for, but {found} processes on each of "
+            f"{nodes} machines were started: leave it out"
         )
-    return found
+    return found, nodes
 
 
 # --- a run ----------------------------------------------------------------------------
-def run(asked: argparse.Namespace, fabric: Any) -> int:
+def run(asked: argparse.Namespace, fabric: Any, stop: "_Stop") -> int:
     """Train on all processes; returns the exit code."""
+    os.environ[_STARTER] = str(os.getpid())
     try:
         fabric.launch()
     except (ValueError, RuntimeError) as error:
         raise Problem(f"the processes could not be started: {error}") from error
+    finally:
+        del os.environ[_STARTER]
     first = fabric.global_rank == 0
+    say = functools.partial(print, flush=True) if first else lambda _: None
     # Fast algorithms whose sums vary from run to run would make no run repeatable.
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 
-    images = problem = folder = saved = step = None
+    problem = folder = None
     with fabric.rank_zero_first(local=True):  # one process fills the cache for all
         try:
             images = _load(asked)
-        except (ValueError, FileNotFoundError, RuntimeError, OSError) as error:
-            problem = str(error)
-    _agree(fabric, problem)
-    try:
-        _check_batch(asked, len(images), fabric.world_size)
+        except (ValueError, RuntimeError, OSError) as error:
+            problem = error
+    with _together(fabric):
+        if problem:
+            raise problem
+        _check_batch(asked, fabric.world_size)
+        if len(images) < asked.batch_size:
+            raise Problem(
+                f"--batch-size {asked.batch_size} is more than the {len(images)} "
+                "images: take a smaller one"
+            )
         train.seed_everything(asked.seed)
-        channels = images.pixels.shape[1]
-        step = _build(asked, channels, fabric.device, asked.seed)
+        step = _build(asked, images.pixels.shape[1], fabric.device, asked.seed)
         if first:
-            folder = Folder(asked.out, settings_of(asked), asked.resume)
-            saved = folder.latest()
-    except (Problem, ValueError) as error:
-        problem = str(error)
-    _agree(fabric, problem)
+            settings = settings_of(asked) | {"images": len(images)}
+            folder = Folder(asked.out, settings, asked.resume)
 
     if fabric.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(fabric.device)
         if images.pixels.nbytes < free / 4:
             images = images.to(fabric.device)
-    batches = data.Batches(_Rows(len(images)), asked.batch_size, True, asked.seed, True)
-    total = asked.steps or (asked.epochs or 10) * len(batches)
+    order = functools.partial(_order, len(images), asked.batch_size, asked.seed)
+    per_epoch = len(order(0))
+    total = asked.steps or (asked.epochs or 10) * per_epoch
+    saved = folder and folder.saved
     if saved is None:
-        (rows,) = islice(batches, 1)
-        steps.start(step.model, images[rows].to(fabric.device))
+        steps.start(step.model, images[order(0)[0]].to(fabric.device))
     # Sent to all even at the start: processors of two kinds may draw other weights.
     restore(step, *fabric.broadcast(saved or snapshot(step)))
 
     noise = _SharedNoise(step)
     share(step, fabric, noise, asked.accumulate)
-    if first:
-        folder.begin(step.steps_done)
-        print(_opening(asked, images, fabric, step.steps_done, total), flush=True)
+    each = asked.batch_size // fabric.world_size // asked.accumulate
+    say(
+        f"{asked.model} on {asked.data}: {images}, {fabric.device.type}. Batch "
+        f"{asked.batch_size} = {fabric.world_size} processes x {asked.accumulate} "
+        f"parts x {each} images. From step {step.steps_done} to {total}."
+    )
 
-    written = step.steps_done
-    mark = time.perf_counter(), step.steps_done
-    with _Stop() as stop, noise:
-        pressed = 0
-        while step.steps_done < total and not pressed:
-            batches.epoch, skip = divmod(step.steps_done, len(batches))
-            epoch = batches.epoch + 1
-            for rows in islice(batches, skip, None):
-                mine = rows.chunk(fabric.world_size)[fabric.global_rank]
-                try:
-                    values = step(images[mine])
-                except FloatingPointError as error:
-                    raise FloatingPointError(
-                        f"training stopped at step {step.steps_done + 1}: {error}. The "
-                        f"last checkpoint is of step {written}. Start anew in another "
-                        "folder with a smaller --lr, and with --precision 32"
-                    ) from error
-                done = step.steps_done
-                pressed = stop.agreed(fabric)
-                if first:
-                    folder.add(done, epoch, values)
-                if done % asked.checkpoint_every == 0 or done == total or pressed:
-                    # All take part, so that none runs ahead of a failed write.
-                    problem = None
+    written, since = step.steps_done, time.perf_counter()
+    with stop.after_a_step(), noise:
+        while step.steps_done < total:
+            epoch, batch = divmod(step.steps_done, per_epoch)
+            rows = order(epoch)[batch].chunk(fabric.world_size)[fabric.global_rank]
+            try:
+                values = step(images[rows])
+            except FloatingPointError as error:
+                told = (
+                    f"training stopped at step {step.steps_done + 1}: {error}. The "
+                    f"last checkpoint is of step {written}. Start anew in another "
+                    "folder with a smaller --lr, and with --precision 32"
+                )
+                raise Problem(told if first else "", code=1) from error
+            done = step.steps_done
+            # A signal that one process got stops all.
+            pressed = int(fabric.all_reduce(stop.pressed, reduce_op="max"))
+            if first:
+                folder.add(done, epoch + 1, values)
+            if done % asked.checkpoint_every == 0 or done == total or pressed:
+                # All take part, so that none runs ahead of a failed write.
+                with _together(fabric, f"no checkpoint at step {done}: ", code=1):
                     if first:
-                        try:
-                            folder.checkpoint(done, *snapshot(step))
-                        except OSError as error:
-                            problem = f"no checkpoint at step {done}: {error}"
-                    _agree(fabric, problem)
-                    written = done
-                    if first:
-                        print(_line(done, total, epoch, values, mark, asked.batch_size))
-                        sys.stdout.flush()
-                    mark = time.perf_counter(), done
-                if done == total or pressed:
-                    break
-    if pressed and step.steps_done < total:
-        if first:
-            print(
-                f"Stopped by {signal.Signals(pressed).name} at step "
-                f"{step.steps_done} of {total}; all of it is in {asked.out}. "
-                "Go on with the same command and --resume.",
-                flush=True,
-            )
-        return 128 + pressed
+                        folder.checkpoint(done, *snapshot(step))
+                speed = (done - written) * asked.batch_size
+                speed /= time.perf_counter() - since
+                numbers = ", ".join(f"{k} {v:.5g}" for k, v in values.items())
+                say(
+                    f"step {done} of {total}, epoch {epoch + 1}: {numbers}; "
+                    f"{speed:,.0f} images/s"
+                )
+                written, since = done, time.perf_counter()
+            if pressed and done < total:
+                say(
+                    f"Stopped by {signal.Signals(pressed).name} at step {done} of "
+                    f"{total}; all of it is in {asked.out}. Go on with the same "
+                    "command and --resume."
+                )
+                return 128 + pressed
     if first:
         if asked.ema:
             step.use_average()
-        train.save(step.model, folder.path / "model.safetensors")
-        print(
-            f"Step {total}: the model is in {asked.out / 'model.safetensors'}; read it "
-            f"with train.load({type(step.model).__name__}, ...)",
-            flush=True,
+        path = asked.out / "model.safetensors"
+        train.save(step.model, path)
+        say(
+            f"Step {step.steps_done}: the model is in {path}; read it with "
+            f"train.load({type(step.model).__name__}, ...)"
         )
     return 0
 
@@ -339,7 +346,6 @@ def _load(asked: argparse.Namespace) -> data.Images:
         train_size=asked.train_size,
         seed=asked.seed,
         root=asked.data_root,
-        download=not asked.no_download,
     ).train
 
 
@@ -357,18 +363,15 @@ def _build(
         return {name: value for name, value in found.items() if value is not None}
 
     options = given("latent_dim", "width", "spectral_norm", "minibatch_std")
-    if asked.s2 not in (None, "optimal"):
-        options["s2"] = float(asked.s2)
-    model = model_class(size=asked.size, channels=channels, **options).to(device)
     how = given("lr", "beta", "r1", "ema")
-    if asked.s2 == "optimal":
-        how["s2"] = "optimal"
+    (how if asked.s2 == "optimal" else options).update(given("s2"))
+    model = model_class(size=asked.size, channels=channels, **options).to(device)
     if asked.model != "autoencoder":
         how["rng"] = torch.Generator("cpu").manual_seed(seed)
     return step_class(model, **how)
 
 
-def _check_batch(asked: argparse.Namespace, images: int, processes: int) -> None:
+def _check_batch(asked: argparse.Namespace, processes: int) -> None:
     parts = processes * asked.accumulate
     if asked.batch_size % parts:
         raise Problem(
@@ -376,37 +379,27 @@ def _check_batch(asked: argparse.Namespace, images: int, processes: int) -> None
             f"processes x --accumulate {asked.accumulate} = {parts} equal parts: take "
             f"{max(1, round(asked.batch_size / parts)) * parts}"
         )
-    if images < asked.batch_size:
-        raise Problem(
-            f"--batch-size {asked.batch_size} is more than the {images} images: take "
-            "a smaller one"
-        )
 
 
-def _agree(fabric: Any, problem: str | None) -> None:
+@functools.lru_cache(maxsize=1)
+def _order(n: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """The rows of each batch of an epoch: those that `data.Batches` gives."""
+    order = torch.randperm(n, generator=data._rng(seed, epoch))
+    return list(order.split(batch_size)[: n // batch_size])
+
+
+@contextlib.contextmanager
+def _together(fabric: Any, what: str = "", code: int = 2) -> Iterator[None]:
     """Raise Problem in all processes where one has one; only one of them says it."""
+    problem = None
+    try:
+        yield
+    except (Problem, ValueError, RuntimeError, OSError) as error:
+        problem = f"{what}{error}"
     of_first = fabric.broadcast(problem)
-    have = fabric.all_reduce(torch.tensor(float(problem is not None)), reduce_op="sum")
-    if have:
+    if fabric.all_reduce(int(problem is not None), reduce_op="max"):
         told = problem and (of_first is None or fabric.global_rank == 0)
-        raise Problem(problem if told else "")
-
-
-class _Rows:
-    """Stands for the images in `data.Batches`, which then gives the rows' numbers.
-
-    So each process gathers its own share only, and a run that goes on skips the batches
-    that it has seen without reading them.
-    """
-
-    def __init__(self, n: int) -> None:
-        self.n, self.pixels = n, torch.empty(0)
-
-    def __len__(self) -> int:
-        return self.n
-
-    def _gather(self, rows: Tensor) -> Tensor:
-        return rows
+        raise Problem(problem if told else "", code)
 
 
 # --- one step, many devices -----------------------------------------------------------
@@ -420,9 +413,6 @@ def share(step: Any, fabric: Any, noise: "_SharedNoise", parts: int) -> None:
     noise.rank, noise.processes = fabric.global_rank, fabric.world_size
     for network in step.model.children():
         _autocast(network, fabric)
-
-    def mean(value: Tensor) -> Tensor:
-        return fabric.all_reduce(value) if fabric.world_size > 1 else value
 
     def update(
         optimizer: torch.optim.Optimizer, measure: Callable, *inputs: Tensor
@@ -449,7 +439,9 @@ def share(step: Any, fabric: Any, noise: "_SharedNoise", parts: int) -> None:
         if fabric.world_size > 1:
             gradients = [p.grad for p in weights if p.grad is not None]
             sizes = [g.numel() for g in gradients]
-            flat = mean(torch.cat([*(g.reshape(-1) for g in gradients), numbers]))
+            flat = fabric.all_reduce(
+                torch.cat([*(g.reshape(-1) for g in gradients), numbers])
+            )
             *averages, numbers = flat.split([*sizes, len(numbers)])
             for gradient, average in zip(gradients, averages, strict=True):
                 gradient.copy_(average.view(gradient.shape))
@@ -458,7 +450,7 @@ def share(step: Any, fabric: Any, noise: "_SharedNoise", parts: int) -> None:
 
     step.update = update
     if hasattr(step, "mean"):
-        step.mean = mean
+        step.mean = fabric.all_reduce
 
 
 def _autocast(network: nn.Module, fabric: Any) -> None:
@@ -511,10 +503,10 @@ class _SharedNoise(TorchFunctionMode):
 
 
 class _Stop:
-    """While open, Ctrl-C and SIGTERM ask to stop; a second Ctrl-C stops at once."""
+    """While open, Ctrl-C and SIGTERM end the command: in training after the step."""
 
     def __enter__(self) -> "_Stop":
-        self.pressed = 0
+        self.pressed, self.waits = 0, False
         self.previous = {
             number: signal.signal(number, self.press)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -522,16 +514,16 @@ class _Stop:
         return self
 
     def press(self, number: int, _: object) -> None:
-        if self.pressed and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if not self.waits or (self.pressed and number == signal.SIGINT):
+            raise SystemExit(128 + number)
         self.pressed = number
 
-    def agreed(self, fabric: Any) -> int:
-        """The signal that any of the processes got, or 0."""
-        if fabric.world_size == 1:
-            return self.pressed
-        flag = torch.tensor(self.pressed, device=fabric.device)
-        return int(fabric.all_reduce(flag, reduce_op="max"))
+    @contextlib.contextmanager
+    def after_a_step(self) -> Iterator[None]:
+        """Here a first signal only asks to stop; a second Ctrl-C stops at once."""
+        self.waits = True
+        yield
+        self.waits = False
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
@@ -551,8 +543,8 @@ def snapshot(step: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if getattr(step, "rng", None) is not None:
         tensors["rng"] = step.rng.get_state()
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    numbers = {"steps_done": step.steps_done, "g_loss": getattr(step, "g_loss", None)}
-    return tensors, numbers
+    names = [name for name in ("steps_done", "g_loss") if hasattr(step, name)]
+    return tensors, {name: getattr(step, name) for name in names}
 
 
 def restore(step: Any, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -567,20 +559,14 @@ def restore(step: Any, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> N
         step.average.load_state_dict(under("average"))
     for name, optimizer in _optimizers(step).items():
         for i, p in enumerate(steps.weights(optimizer)):
-            # Laid out as the weights are: fused Adam goes through memory in its order.
-            optimizer.state[p] = {
-                key: value.to(p.device)
-                if value.dim() == 0
-                else torch.empty_like(p, requires_grad=False).copy_(value)
-                for key, value in under(f"{name}.{i}").items()
-            }
-            if not optimizer.state[p]:
-                del optimizer.state[p]
+            for key, value in under(f"{name}.{i}").items():
+                if value.dim():
+                    # As the weights lie: fused Adam goes through memory in its order.
+                    value = torch.empty_like(p, requires_grad=False).copy_(value)
+                optimizer.state[p][key] = value.to(p.device)
     if "rng" in tensors:
         step.rng.set_state(tensors["rng"])
-    step.steps_done = numbers["steps_done"]
-    if hasattr(step, "g_loss"):
-        step.g_loss = numbers["g_loss"]
+    vars(step).update(numbers)
 
 
 def _optimizers(step: Any) -> dict[str, torch.optim.Optimizer]:
@@ -591,12 +577,12 @@ def _optimizers(step: Any) -> dict[str, torch.optim.Optimizer]:
 class Folder:
     """What a run writes: run.json, losses.csv, checkpoints/ and model.safetensors.
 
-    Only the first process has one. Raises Problem for a folder that does not fit.
+    Only the first process has one. `saved` is the newest whole checkpoint, or None.
+    Raises Problem for a folder that does not fit.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], resume: bool) -> None:
         self.path, self.settings = path, settings
-        self.losses = path / "losses.csv"
         self.checkpoints = path / "checkpoints"
         description = path / "run.json"
         holds_run = description.is_file()
@@ -607,19 +593,22 @@ class Folder:
         try:
             if resume:
                 self._compare(description)
-            elif path.is_dir() and any(path.iterdir()):
+            # A start that was killed may have left a file without its name.
+            elif path.exists() and set(path.iterdir()) - set(path.glob(".partial-*")):
                 raise Problem(f"{path} is not an empty folder: name another one")
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            train.write_whole(
-                description, (json.dumps(settings, indent=2) + "\n").encode()
-            )
+            path.mkdir(parents=True, exist_ok=True)
+            content = json.dumps(settings, indent=2) + "\n"
+            train.write_whole(description, content.encode())
+            self.checkpoints.mkdir(exist_ok=True)
+            self.saved = self._latest()
+            self.file = self._losses(self.saved[1]["steps_done"] if self.saved else 0)
         except OSError as error:
             raise Problem(f"cannot write in {path} ({error})") from error
 
     def _compare(self, description: Path) -> None:
         try:
-            there = json.loads(description.read_text(encoding="utf-8"))
-        except ValueError as error:
+            there = dict(json.loads(description.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
             raise Problem(f"{description} is damaged: {error}") from error
         other = [
             f"{key} was {there.get(key)!r} and is now {self.settings.get(key)!r}"
@@ -632,79 +621,58 @@ class Folder:
                 "settings, or another folder without --resume"
             )
 
-    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest whole checkpoint, or None if there is none."""
-        for path in sorted(self.checkpoints.glob("step-*.safetensors"), reverse=True):
+    def _steps(self) -> list[Path]:
+        return sorted(self.checkpoints.glob("step-*.safetensors"))
+
+    def _latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        for path in reversed(self._steps()):
             try:
                 return self._read(path)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 print(f"Not taken: {error}", file=sys.stderr)
         return None
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, metadata = train._read(path)
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"{path} is not a checkpoint of this command")
         about = metadata.get("about", "")
         if metadata.get("sha256") != train._digest(_FORMAT, about, tensors):
-            raise ValueError(f"{path} is damaged: it does not match its checksum")
+            raise ValueError(f"{path} is damaged, or no checkpoint of this command")
         about = json.loads(about)
         if about["settings"] != self.settings:
             raise Problem(f"{path} is of a run with other settings: move it away")
         return tensors, about["numbers"]
 
     def checkpoint(self, done: int, tensors: dict, numbers: dict[str, Any]) -> None:
-        """Write one, whole or not at all, and remove all but the last two."""
+        """Write one, whole or not at all, and keep it and the one before."""
         about = json.dumps({"settings": self.settings, "numbers": numbers})
         digest = train._digest(_FORMAT, about, tensors)
         metadata = {"format": _FORMAT, "about": about, "sha256": digest}
         path = self.checkpoints / f"step-{done:09d}.safetensors"
         os.fsync(self.file.fileno())
         train.write_whole(path, safetensors.torch.save(tensors, metadata))
-        for old in sorted(self.checkpoints.glob("step-*.safetensors"))[:-KEPT]:
-            old.unlink()
+        steps = self._steps()
+        before = [other for other in steps if other < path]
+        for other in steps:
+            # Those of later steps were not taken: they are damaged, and redone.
+            if other not in (path, *before[-1:]):
+                other.unlink()
 
-    def begin(self, done: int) -> None:
-        """Keep the losses of the steps done: what came after a checkpoint is redone."""
-        if done and self.losses.is_file():
-            lines = self.losses.read_text(encoding="utf-8").splitlines()[: done + 1]
-            train.write_whole(
-                self.losses, "".join(f"{line}\n" for line in lines).encode()
-            )
+    def _losses(self, done: int) -> Any:
+        """losses.csv with the steps done: what came after a checkpoint is redone."""
+        path = self.path / "losses.csv"
+        if done and path.exists():
+            lines = path.read_bytes().splitlines(keepends=True)[: done + 1]
+            if len(lines) <= done:
+                raise Problem(
+                    f"{path} is damaged: {len(lines)} lines for {done} steps. Move it "
+                    f"away to go on with a new one from step {done + 1}"
+                )
+            os.truncate(path, sum(map(len, lines)))
         # Line by line, so that one can watch it grow and a crash costs nothing.
-        mode = "a" if done else "w"
-        self.file = open(self.losses, mode, encoding="utf-8", buffering=1)
+        return open(path, "a" if done else "w", encoding="utf-8", buffering=1)
 
     def add(self, done: int, epoch: int, values: dict[str, float]) -> None:
         """One line of losses.csv."""
-        head = "" if done > 1 else ",".join(["step", "epoch", *values]) + "\n"
-        line = ",".join(map(repr, [done, epoch, *values.values()]))
-        try:
-            self.file.write(f"{head}{line}\n")
-        except OSError as error:
-            raise Problem(f"cannot write in {self.path} ({error})") from error
-
-
-# --- messages -------------------------------------------------------------------------
-def _opening(
-    asked: argparse.Namespace, images: data.Images, fabric: Any, done: int, total: int
-) -> str:
-    each = asked.batch_size // fabric.world_size // asked.accumulate
-    return (
-        f"{asked.model} on {asked.data}: {images}, {fabric.device.type}. Batch "
-        f"{asked.batch_size} = {fabric.world_size} processes x {asked.accumulate} "
-        f"parts x {each} images. From step {done} to {total}."
-    )
-
-
-def _line(
-    done: int,
-    total: int,
-    epoch: int,
-    values: dict[str, float],
-    mark: tuple[float, int],
-    batch_size: int,
-) -> str:
-    speed = (done - mark[1]) * batch_size / (time.perf_counter() - mark[0])
-    shown = ", ".join(f"{name} {value:.5g}" for name, value in values.items())
-    return f"step {done} of {total}, epoch {epoch}: {shown}; {speed:,.0f} images/s"
+        if self.file.tell() == 0:
+            self.file.write(",".join(["step", "epoch", *values]) + "\n")
+        self.file.write(",".join(map(repr, [done, epoch, *values.values()])) + "\n")

@@ -1,5 +1,6 @@
 """`gencourse train`: the same numbers whatever the number of processes and restarts."""
 
+import contextlib
 import csv
 import json
 import math
@@ -199,13 +200,57 @@ def test_a_run_in_pieces_is_the_run_in_one_go(model, tmp_path, here):
     assert here(*command(model, pieces, f"{more} 12 --resume"))[0] == 0
     assert here(*command(model, pieces, f"{more} 17 --resume"))[0] == 0
     assert exactly(pieces) == exactly(whole)
-    kept = sorted(p.name for p in (pieces / "checkpoints").iterdir())
-    assert kept == ["step-000000016.safetensors", "step-000000017.safetensors"]
+    assert steps_kept(pieces) == [16, 17]
+    # A complete run goes on nowhere, and asked for fewer steps it keeps its own.
+    _, text, _ = here(*command(model, pieces, f"{more} 9 --resume"))
+    assert "Step 17: the model is in" in text
+    assert exactly(pieces) == exactly(whole)
 
 
-def wait_for(path, process):
+def steps_kept(folder):
+    return sorted(int(p.stem[5:]) for p in (folder / "checkpoints").iterdir())
+
+
+def test_losses_that_were_lost_are_told_or_begun_anew(tmp_path, here):
+    out = tmp_path / "a"
+    assert here(*command("vae", out, "--steps 3"))[0] == 0
+    losses = out / "losses.csv"
+    for damaged in (b"", losses.read_bytes()[:120], b"\xff\xfe" * 99):
+        losses.write_bytes(damaged)
+        code, _, err = here(*command("vae", out, "--steps 4 --resume"))
+        assert code == 2 and "losses.csv is damaged" in err and "Move it away" in err
+    losses.unlink()
+    assert here(*command("vae", out, "--steps 5 --resume"))[0] == 0
+    with open(losses, encoding="utf-8") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["4", "5"]
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
+    tmp_path, here, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    write_whole = train.write_whole
+    monkeypatch.setattr(
+        train,
+        "write_whole",
+        lambda path, content: (
+            ("000004" in path.name and full()) or write_whole(path, content)
+        ),
+    )
+    out = tmp_path / "a"
+    code, _, err = here(*command("vae", out, "--steps 9 --checkpoint-every 2"))
+    assert code == 1 and "no checkpoint at step 4: " in err and "No space" in err
+    assert steps_kept(out) == [2]
+    monkeypatch.setattr(cli.Folder, "add", full)
+    code, _, err = here(*command("vae", out, "--steps 9 --resume"))
+    assert code == 1 and "No space" in err and f"{out} with --resume" in err
+
+
+def wait_until(condition, process):
     deadline = time.monotonic() + 60
-    while not path.exists():
+    while not condition():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -214,18 +259,59 @@ def wait_for(path, process):
 @pytest.mark.slow
 def test_after_kill_9_it_follows_the_uninterrupted_curve(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    more = "--r1 0.1 --ema 0.9 --checkpoint-every 50 --steps 400"
+    more = "--r1 0.1 --ema 0.9 --checkpoint-every 25 --steps 200"
     other = start(*command("gan", whole, more))
     process = start(*command("gan", killed, more))
-    wait_for(killed / "checkpoints/step-000000100.safetensors", process)
+    wait_until((killed / "checkpoints/step-000000050.safetensors").exists, process)
     process.kill()
     process.communicate()
     assert not (killed / "model.safetensors").exists()
     out = call(*command("gan", killed, more + " --resume"))
     begun = int(out.split("From step ")[1].split()[0])
-    assert begun >= 100 and begun % 50 == 0
+    assert begun >= 50 and begun % 25 == 0
     assert finish(other)[0] == 0
     assert exactly(killed) == exactly(whole)
+
+
+def members(process):
+    """The processes of a session, by /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = stat.read_text().rsplit(")", 1)[1].split()[:4]
+            if int(session) == process.pid and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_start_that_is_ended_leaves_no_process_behind(number, tmp_path):
+    process = start(*command("vae", tmp_path / "a", "--steps 100000", devices=2))
+    try:
+        wait_until(lambda: len(members(process)) == 2, process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)  # until the last has closed its pipes
+        assert process.returncode == (143 if number == signal.SIGTERM else -number)
+        assert not err and not members(process)
+    finally:
+        for member in members(process):
+            os.kill(member, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+def test_a_process_that_is_lost_ends_the_run_in_plain_words(tmp_path):
+    out = tmp_path / "a"
+    process = start(*command("vae", out, "--steps 100000", devices=2))
+    wait_until((out / "losses.csv").exists, process)
+    (other,) = set(members(process)) - {process.pid}
+    os.kill(other, signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == 1 and "Traceback" not in err
+    assert "training stopped" in err and f"{out} with --resume" in err
+    assert not members(process)
 
 
 @pytest.mark.slow
@@ -234,7 +320,7 @@ def test_a_signal_saves_and_says_how_to_go_on(devices, tmp_path, here):
     out = tmp_path / "a"
     number = signal.SIGTERM if devices == 2 else signal.SIGINT
     process = start(*command("vae", out, "--steps 100000", devices))
-    wait_for(out / "losses.csv", process)
+    wait_until((out / "losses.csv").exists, process)
     time.sleep(0.3)
     process.send_signal(number)
     code, text, err = finish(process)
@@ -261,6 +347,12 @@ def test_a_damaged_checkpoint_is_left_out_for_the_one_before(tmp_path, here):
     code, text, err = here(*command("vae", out, f"{more} 10 --resume"))
     assert code == 0 and "damaged" in err and "From step 5 to 10" in text
     assert exactly(out) == before
+    # Damaged ones of later steps do not drive out those of a run that begins anew.
+    for path in (out / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    code, text, err = here(*command("vae", out, f"{more} 7 --resume"))
+    assert code == 0 and err.count("Not taken") == 2 and "From step 0 to 7" in text
+    assert steps_kept(out) == [5, 7]
 
 
 # --- precision, devices ---------------------------------------------------------------
@@ -287,16 +379,15 @@ def test_torchrun_starts_it_too(tmp_path):
 
 
 def test_processes_come_from_whoever_started_them():
-    asked = cli._parser().parse_args(["train", "vae", "digits", "--out", "x"])
-    assert cli._processes(asked, {}) == (None, 1)
+    assert cli._processes(None, {}) == (None, 1)
+    assert cli._processes(3, {}) == (3, 1)
     torchrun = {"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
-    assert cli._processes(asked, torchrun) == (4, 2)
+    assert cli._processes(None, torchrun) == cli._processes(4, torchrun) == (4, 2)
     slurm = {"SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "16"}
     slurm["SLURM_STEP_NUM_NODES"] = "2"
-    assert cli._processes(asked, slurm) == (8, 2)
-    asked.devices = 3
+    assert cli._processes(None, slurm) == (8, 2)
     with pytest.raises(cli.Problem, match="--devices 3 .* 4 processes on each of 2"):
-        cli._processes(asked, torchrun)
+        cli._processes(3, torchrun)
 
 
 # --- what cannot work -----------------------------------------------------------------
@@ -307,13 +398,14 @@ def test_processes_come_from_whoever_started_them():
         ("vae no/such/folder", "there is no folder no/such/folder"),
         ("vae digits --r1 1", "--r1 is for gan, not for vae"),
         ("gan digits --minibatch-std --beta 1", "--beta is for vae, not for gan"),
-        ("vae digits --s2 small", "--s2 is a number or 'optimal', got 'small'"),
+        ("vae digits --beta nan", "--beta is a weight >= 0, got nan"),
         ("vae digits --s2 -1", "s2 is a variance and must be > 0, got -1.0"),
         ("vae digits --size 30", "size must be a multiple of 4"),
         ("vae digits --latent-dim 0", "--latent-dim must be at least 1, got 0"),
         ("vae digits --epochs 0", "--epochs must be at least 1, got 0"),
         ("gan digits --ema 1", "ema must be in [0, 1), got 1.0"),
         ("vae digits --batch-size 33 --accumulate 2", "cannot be divided by 1 proc"),
+        ("vae digits --devices 7", "cannot be divided by 7 processes"),
         ("vae digits --train-size 20", "--batch-size 128 is more than the 20 images"),
         ("vae digits --train-size 9000", "train_size 9000"),
         ("vae digits --resume", "holds no run to go on with: leave out --resume"),
@@ -330,10 +422,14 @@ def test_wrong_requests_are_refused_in_plain_words(arguments, says, tmp_path, he
     assert not out.exists()
 
 
-def test_unknown_models_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["train", "diffusion", "digits", "--out", "x"])
-    assert "invalid choice: 'diffusion'" in capsys.readouterr().err
+def test_unknown_models_and_values_are_refused(capsys):
+    for arguments, says in (
+        ("diffusion digits", "invalid choice: 'diffusion'"),
+        ("vae digits --s2 small", "argument --s2: invalid"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["train", *arguments.split(), "--out", "x"])
+        assert says in capsys.readouterr().err
 
 
 def test_folders_that_hold_something_else_are_left_alone(tmp_path, here):
@@ -353,6 +449,13 @@ def test_folders_that_hold_something_else_are_left_alone(tmp_path, here):
     assert code == 2 and "holds a run: add --resume" in err
     code, _, err = here(*command("vae", out, "--steps 4 --resume --seed 1 --lr 0.1"))
     assert code == 2 and "lr was None and is now 0.1; seed was 0 and is now 1" in err
+    description = out / "run.json"
+    fewer = description.read_text(encoding="utf-8").replace(
+        '"images": 200', '"images": 9'
+    )
+    description.write_text(fewer, encoding="utf-8")
+    code, _, err = here(*command("vae", out, "--steps 4 --resume"))
+    assert code == 2 and "images was 9 and is now 200" in err
     assert exactly(out) == before
 
 
@@ -368,10 +471,11 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path, here):
 
 @pytest.mark.slow
 def test_a_problem_ends_all_processes_and_is_said_once(tmp_path):
-    arguments = command("vae", tmp_path / "a", "--steps 1 --accumulate 3", devices=2)
+    # Each process sees that there are too few images.
+    arguments = command("vae", tmp_path / "a", "--batch-size 300", devices=2)
     code, _, err = finish(start(*arguments))
     assert code == 2
-    assert err.count("cannot be divided by 2 processes") == 1, err
+    assert err.count("is more than the 200 images") == 1, err
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
