@@ -210,7 +210,8 @@ def load(
         if n is not None and not (isinstance(n, int) and n > 0):
             raise ValueError(f"train_size or test_size is {n!r}; it must be 1 or more")
     ask = _Ask(name=files.resolve(name, NAMES), root=files.find_root(root))
-    ask.size, ask.channels, ask.wanted = size, channels, (train_size, test_size)
+    ask.channels = channels and int(channels)
+    ask.size, ask.wanted = size, (train_size, test_size)
     ask.seed, ask.download = seed, download
     readers = {"faces": _faces, "digits": _digits, "celeba": _celeba}
     readers |= dict.fromkeys(IDX_SETS, _idx_set)

@@ -60,11 +60,14 @@ def sample_knobs(n: int, seed: int = 0) -> Tensor:
 
     Arguments: `n`, how many; `seed`, the same seed gives the same knobs.
     Returns: (n, 8) float32, columns in the order of `KNOBS`.
+    Raises: ValueError if n or seed is no whole number or out of range.
     """
     if not isinstance(n, Integral) or n < 0:
         raise ValueError(f"n must be a whole number, 0 or more; got {n!r}")
-    rng = torch.Generator().manual_seed(seed)
-    return torch.rand(n, len(KNOBS), generator=rng) * 2 - 1
+    if not isinstance(seed, Integral) or not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be a whole number of 64 bits; got {seed!r}")
+    rng = torch.Generator().manual_seed(int(seed))
+    return torch.rand(int(n), len(KNOBS), generator=rng) * 2 - 1
 
 
 def render(knobs: Tensor, size: int = 32, gray: bool = False) -> Tensor:

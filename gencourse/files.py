@@ -14,9 +14,10 @@ import io
 import os
 import re
 import secrets
+import shutil
 import socket
 import sys
-import tempfile
+import time
 import warnings
 import zipfile
 import zlib
@@ -41,7 +42,7 @@ def resolve(name: str | Path, names: tuple[str, ...]) -> str | Path:
     if plain in names:
         return plain
     path = Path(os.path.expanduser(name))
-    if path.is_dir() and plain != "":
+    if os.path.isdir(path) and plain != "":  # Path.is_dir raises for a long name
         return path
     known = f"The names are {', '.join(names)}; or give the path of a folder of images."
     if plain is None or "/" in name or os.sep in name:
@@ -52,7 +53,19 @@ def resolve(name: str | Path, names: tuple[str, ...]) -> str | Path:
 def find_root(root: str | Path | None) -> Path:
     repository = Path(__file__).resolve().parents[1]
     here = repository if (repository / "pyproject.toml").is_file() else Path.cwd()
-    return Path(root or os.environ.get("GENCOURSE_DATA") or here / "data").expanduser()
+    path = Path(root or os.environ.get("GENCOURSE_DATA") or here / "data")
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} begins with the home of an unknown user: write the path in full"
+        ) from error
+
+
+def refuse_devices(path: ImageFile) -> None:
+    """An error for what would be read for ever; what is not there is told elsewhere."""
+    if not path.is_file() and path.exists() and not path.is_dir():
+        raise ValueError("a device or a pipe, not a file")
 
 
 def damaged(path: Path, why: object) -> RuntimeError:
@@ -84,6 +97,15 @@ def chunks(shape: tuple[int, ...], bar: bool) -> Iterator[slice]:
         yield slice(start, min(start + step, n))
 
 
+def clear_stale(folder: Path) -> None:
+    """Remove what killed processes left: files and folders of this name, a day old."""
+    for path in folder.glob(".partial-[0-9]*-" + "[0-9a-f]" * 8):
+        with contextlib.suppress(OSError):
+            newest = max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
+            if time.time() - newest > 86_400:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _crc(path: Path) -> int:
     return zlib.crc32(np.memmap(path, mode="r"))
 
@@ -104,8 +126,11 @@ def cached(
     key = hashlib.sha256(f"1 {shape} {stamp}".encode()).hexdigest()[:24]
     for path in sorted(folder.glob(f"{key}-*.npy")):
         with contextlib.suppress(OSError, ValueError):
-            if path.stem == f"{key}-{_crc(path):08x}":
-                return _mapped(path)
+            if path.is_file() and path.stem == f"{key}-{_crc(path):08x}":
+                pixels = _mapped(path)
+                if pixels.shape == shape and pixels.dtype == torch.uint8:
+                    return pixels
+    clear_stale(folder)
     partial = folder / f".partial-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,9 +166,10 @@ def idx_set(ask, class_name: str) -> list[tuple[Tensor, Tensor]]:
     pairs = [[f"{part}-{kind}" for kind in kinds] for part in ("train", "t10k")]
 
     def path(stem: str) -> Path:
-        return folder / stem if (folder / stem).exists() else folder / f"{stem}.gz"
+        plain = folder / stem  # not .exists(), which raises for a folder without rights
+        return plain if os.path.exists(plain) else folder / f"{stem}.gz"
 
-    missing = [path(s).name for pair in pairs for s in pair if not path(s).exists()]
+    missing = [p.name for p in map(path, sum(pairs, [])) if not os.path.exists(p)]
     if missing:
         with downloading(ask, missing, folder) as (torchvision, arrivals):
             getattr(torchvision.datasets, class_name)(str(arrivals), download=True)
@@ -166,9 +192,10 @@ def read_idx(path: Path, item: tuple[int, ...]) -> Tensor:
     A reader of our own: torchvision's does not check a file's length, nor read a .gz.
     """
     try:
+        refuse_devices(path)
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             data = file.read(2**26)  # more than any of the sets holds
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from error
     start = 4 * (2 + len(item))
     magic, n, *shape = np.frombuffer(data[:start].ljust(start), dtype=">u4").tolist()
@@ -197,10 +224,14 @@ def celeba(ask) -> tuple:
                     fetch(file_id, str(arrivals), name, md5)
                     os.replace(arrivals / name, folder / name)
     partition, attributes = (folder / name for name in lists)
-    names, kinds, _ = read_table(partition)  # 0, 1, 2: train, validation, test
-    also, flags, (count, header) = read_table(attributes, skip=2)  # of -1 and 1
+    # 0, 1, 2: train, validation, test
+    names, kinds, _ = read_table(partition, (0, 1, 2))
+    also, flags, (count, header) = read_table(attributes, (-1, 1), skip=2)
     if names != also or str(len(names)) != count.strip():
         raise damaged(attributes, f"it lists other images than {partition}")
+    if len(header.split()) != flags.shape[1]:
+        names_found = f"{len(header.split())} names of attributes"
+        raise damaged(attributes, f"{names_found} for {flags.shape[1]} columns")
     if not {0, 2} <= set(kinds[:, 0].tolist()):
         raise damaged(partition, "train or test has no images")
     below = unpacked
@@ -216,18 +247,25 @@ def celeba(ask) -> tuple:
     return found, tuple(header.split())
 
 
-def read_table(path: Path, skip: int = 0) -> tuple[list[str], Tensor, list[str]]:
+def read_table(
+    path: Path, allowed: tuple[int, ...], skip: int = 0
+) -> tuple[list[str], Tensor, list[str]]:
     """Names and numbers from rows `name number ...`, and the first `skip` lines."""
     try:
-        lines = path.read_text().splitlines()
+        refuse_devices(path)
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
         rows = [line.split() for line in lines[skip:]]
         # Path(name).name: a list must not lead out of the folder.
         names = [Path(row[0]).name for row in rows]
         numbers = torch.tensor([[int(value) for value in row[1:]] for row in rows])
-        if numbers.dim() != 2:
+        if numbers.dim() != 2 or numbers.numel() == 0:
             raise ValueError("there are no rows in it")
+        if len(set(names)) < len(names):
+            raise ValueError("an image is listed more than once")
+        if not torch.isin(numbers, torch.tensor(allowed)).all():
+            raise ValueError(f"it holds other numbers than {allowed}")
         return names, numbers, lines[:skip]
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, RuntimeError) as error:
         raise damaged(path, error) from error
 
 
@@ -310,10 +348,11 @@ def all_gray(paths: Iterable[Path]) -> bool:
 
     with warnings.catch_warnings(action="ignore"):
         for path in paths:
-            # What cannot be opened is named when it is decoded.
-            with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as x:
-                if x.mode not in ("1", "L", "LA") and x.mode[0] != "I":
-                    return False
+            with contextlib.suppress(Exception):  # they are named when decoded
+                refuse_devices(path)
+                with Image.open(path, formats=FORMATS) as x:
+                    if x.mode not in ("1", "L", "LA") and x.mode[0] != "I":
+                        return False
     return True
 
 
@@ -321,6 +360,7 @@ def decode(path: ImageFile, size: int, channels: int) -> np.ndarray:
     """The central square of an image, upright and over white: uint8 (size, size, C)."""
     from PIL import Image, ImageOps
 
+    refuse_devices(path)
     data = path.read_bytes()
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.format == "PNG":  # decoding alone would not compare the checksums
@@ -350,6 +390,17 @@ def decode(path: ImageFile, size: int, channels: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
+def partial_folder(root: Path) -> Iterator[Path]:
+    """A folder of our own in root, gone afterwards with all that is in it."""
+    folder = root / f".partial-{os.getpid()}-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def downloading(ask, missing: list[str], folder: Path) -> Iterator[tuple]:
     """torchvision and an empty folder to download into; all that fails is told clearly.
 
@@ -369,9 +420,10 @@ def downloading(ask, missing: list[str], folder: Path) -> Iterator[tuple]:
     timeout = socket.getdefaulttimeout()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=ask.root, prefix=".partial-") as arrivals:
+        clear_stale(ask.root)
+        with partial_folder(ask.root) as arrivals:
             socket.setdefaulttimeout(30)  # torchvision sets none: a dead line hangs
-            yield module, Path(arrivals)
+            yield module, arrivals
     # URLError, HTTPException, wrong checksum, no gdown, disk full: one way to go on.
     except Exception as error:
         raise RuntimeError(

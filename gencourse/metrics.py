@@ -1,13 +1,20 @@
 """What the course measures: the referee's verdicts, sharpness, dimensions, subspaces.
 
 Every function takes and returns plain tensors or floats; its docstring names the unit.
-None takes NaN, infinity (ValueError) or whole numbers (TypeError).
+None takes NaN, infinity, numbers beyond 1e15 (ValueError) or whole numbers (TypeError).
 """
 
+import math
+from functools import reduce
+from numbers import Integral
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from gencourse import faces
+
+_FAR = 1e15  # beyond it squares overflow, and eigvals of infinity never ends
 
 
 def fidelity(images: Tensor) -> float:
@@ -47,8 +54,11 @@ def coverage(real_knobs: Tensor, fake_knobs: Tensor, k: int = 5) -> float:
             "real_knobs and fake_knobs must be (N, D) and (M, D), the same D, M > 0; "
             f"got {tuple(real_knobs.shape)} and {tuple(fake_knobs.shape)}"
         )
-    if not 1 <= k < len(real_knobs):
-        raise ValueError(f"need more than k = {k} real points; got {len(real_knobs)}")
+    if not isinstance(k, Integral) or not 1 <= k < len(real_knobs):
+        raise ValueError(
+            f"need more than k = {k!r} real points, k a whole number from 1 on; "
+            f"got {len(real_knobs)}"
+        )
     # cdist rounds off the distances of points far from the origin.
     real_knobs, fake_knobs = real_knobs.double(), fake_knobs.double()
     radius = _nearest(real_knobs, k)[:, -1]
@@ -66,7 +76,7 @@ def sharpness(images: Tensor) -> Tensor:
     Taught in: lesson 03.
     """
     (images,) = _checked(images=images)
-    if images.ndim != 4 or min(images.shape[2:]) < 3:
+    if images.ndim != 4 or min(images.shape[2:]) < 3 or images.shape[1] == 0:
         raise ValueError(
             f"images must be (N, C, H, W), H, W >= 3; got {tuple(images.shape)}"
         )
@@ -138,7 +148,8 @@ def nearest_distance(images: Tensor, training: Tensor) -> Tensor:
     Taught in: lesson 05.
     """
     images, training = _checked(images=images, training=training)
-    if images.shape[1:] != training.shape[1:] or not len(training):
+    same = images.ndim >= 2 and images.shape[1:] == training.shape[1:]
+    if not same or training.numel() == 0:
         raise ValueError(
             "expected images of one shape; got "
             f"{tuple(images.shape)} and {tuple(training.shape)}"
@@ -188,14 +199,24 @@ def two_nn_dimension(points: Tensor) -> tuple[float, float]:
 
 
 def _checked(**tensors: Tensor) -> list[Tensor]:
-    """The same, at least in single precision (cdist knows no half), or an error."""
+    """The same in one type, at least single precision (cdist knows no half)."""
     for name, x in tensors.items():
         if not isinstance(x, Tensor) or not x.is_floating_point():
             got = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"{name} must be a floating point tensor; got {got}")
-        if not x.isfinite().all():
-            raise ValueError(f"{name} must be finite; got NaN or infinity")
-    return [x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors.values()]
+        if not (x.abs() <= _FAR).all():
+            worst = x.detach().abs().max().item()
+            kind = "got NaN or infinity"
+            if math.isfinite(worst):
+                kind = f"squares of {worst:.3g} are too large, scale it down"
+            raise ValueError(f"{name} must be finite; {kind}")
+    types = (x.dtype for x in tensors.values())
+    dtype = reduce(torch.promote_types, types, torch.float32)
+    return [x.to(dtype) for x in tensors.values()]
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().double().cpu().numpy()
 
 
 def _nearest(points: Tensor, k: int) -> Tensor:
@@ -221,6 +242,7 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     they need not be orthogonal.
     Returns: min(k, m) angles in degrees, largest first; all 0 when one subspace
     contains the other, 90 where a direction of one is orthogonal to all of the other.
+    Raises: ValueError if the shapes do not fit or the columns are not independent.
 
     Source: Björck & Golub 1973, as implemented by SciPy. Taught in: lesson 02.
     """
@@ -232,9 +254,12 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
             "bases must be (D, k) and (D, m); got "
             f"{tuple(first.shape)} and {tuple(second.shape)}"
         )
-    angles = subspace_angles(
-        first.double().cpu().numpy(), second.double().cpu().numpy()
-    )
+    angles = subspace_angles(_numpy(first), _numpy(second))
+    if not 0 < len(angles) == min(first.shape[1], second.shape[1]):
+        raise ValueError(
+            "the columns of each basis must be independent; got bases "
+            f"{tuple(first.shape)} and {tuple(second.shape)}, {len(angles)} angles"
+        )
     return torch.from_numpy(angles).rad2deg()
 
 
@@ -261,6 +286,12 @@ def knob_r2(
     z, knobs, z_test, knobs_test = _checked(
         z=z, knobs=knobs, z_test=z_test, knobs_test=knobs_test
     )
+    for name, a, b in (("z", z, z_test), ("knobs", knobs, knobs_test)):
+        if a.ndim != 2 or a.shape[1:] != b.shape[1:] or a.shape[1] == 0:
+            raise ValueError(
+                f"{name} and {name}_test must have the same columns; "
+                f"got {tuple(a.shape)} and {tuple(b.shape)}"
+            )
     if len(z) != len(knobs) or len(z_test) != len(knobs_test):
         raise ValueError(
             "each latent vector needs its knobs; got "
@@ -273,7 +304,7 @@ def knob_r2(
         )
     fitted = make_pipeline(
         StandardScaler(), PolynomialFeatures(degree), StandardScaler(), Ridge(1e-3)
-    ).fit(z.double().cpu().numpy(), knobs.double().cpu().numpy())
-    guess = fitted.predict(z_test.double().cpu().numpy())
-    score = r2_score(knobs_test.double().cpu().numpy(), guess, multioutput="raw_values")
+    ).fit(_numpy(z), _numpy(knobs))
+    guess = fitted.predict(_numpy(z_test))
+    score = r2_score(_numpy(knobs_test), guess, multioutput="raw_values")
     return torch.from_numpy(score).float()

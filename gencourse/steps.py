@@ -10,6 +10,7 @@ several devices: `cli` puts its own there.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -20,6 +21,8 @@ from gencourse.models import GAN, VAE, Autoencoder
 
 # The loss to go down, and the means over the batch to report.
 Measured = tuple[Tensor, dict[str, Tensor]]
+
+_LEAST_S2 = 1e-8  # far below a gray level; an exact copy would have no variance at all
 
 
 class AutoencoderStep:
@@ -59,7 +62,7 @@ class AutoencoderStep:
 class VAEStep:
     """Lower the mean over the batch of nll + beta * kl, with one z for each image.
 
-    model: a VAE. beta: a weight >= 0, or a function of the number of steps done so far
+    model: a VAE. beta: a weight, or a function of the number of steps done so far
     (warm-up: `lambda n: min(1, n / 500)`). lr, betas: Adam's. rng: draws eps.
     s2: "fixed" uses model.s2; "optimal" takes each batch's mean squared error, its best
     value, and keeps a running average in model.s2 for evaluation.
@@ -84,6 +87,9 @@ class VAEStep:
         _check_choice("likelihood", likelihood, ("gaussian", "bernoulli"))
         if likelihood == "bernoulli" and s2 == "optimal":
             raise ValueError("a Bernoulli likelihood has no variance: leave s2='fixed'")
+        # A negative weight is the wrong sign that lesson 03 shows.
+        if not callable(beta) and not math.isfinite(beta):
+            raise ValueError(f"beta is a finite weight or a function, got {beta!r}")
         self.model, self.beta, self.rng = model, beta, rng
         self.s2, self.likelihood = s2, likelihood
         self.optimizer = _adam(model.parameters(), lr, betas)
@@ -98,7 +104,8 @@ class VAEStep:
             start(model, x)
         values = self.update(self.optimizer, self.measure, x)
         if self.s2 == "optimal":
-            s2 = model.s2.new_tensor(values["squared_error"] / x[0].numel())
+            s2 = max(values["squared_error"] / x[0].numel(), _LEAST_S2)
+            s2 = model.s2.new_tensor(s2)
             model.s2.lerp_(s2, 0.05 if self.steps_done else 1.0)
         self.steps_done += 1
         return values
@@ -117,6 +124,9 @@ class VAEStep:
             # The variance that maximizes the likelihood is the mean squared error. At
             # an optimum the gradient through it is zero, so it counts as a constant.
             s2 = self.mean(squared_error.detach().mean()) / x[0].numel()
+            if not s2.isfinite():
+                raise FloatingPointError(f"squared error per value = {s2.item()}")
+            s2 = s2.clamp(min=_LEAST_S2)
         if self.likelihood == "gaussian":
             nll = losses.gaussian_nll(x, x_hat, s2)
         else:
@@ -271,8 +281,14 @@ def update(
     """
     optimizer.zero_grad()
     loss, values = measure(*inputs)
+    moving = [weight for weight in weights(optimizer) if weight.requires_grad]
+    if not moving or not loss.requires_grad:
+        raise RuntimeError(
+            "nothing here can learn: leave torch.no_grad() or inference_mode(), and "
+            "check that the model's weights have requires_grad"
+        )
     # `inputs` leaves the other player's weights out of the backward pass.
-    loss.backward(inputs=weights(optimizer))
+    loss.backward(inputs=moving)
     descend(optimizer, loss)
     return {name: value.item() for name, value in values.items()}
 
@@ -286,6 +302,8 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
             f"loss = {loss.item()}, norm of its gradient = {norm.item()}"
         )
     optimizer.step()
+    # Within torch.autocast the next step would use copies of the old weights.
+    torch.clear_autocast_cache()
 
 
 def weights(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -295,10 +313,13 @@ def weights(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 def _moved(x: Tensor, model: nn.Module) -> Tensor:
     """Images on the model's device and in its type, or an error."""
-    if not x.is_floating_point():
-        raise TypeError(f"images must be floats in [0, 1], got {x.dtype}")
-    if len(x) == 0:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"images must be a tensor of floats in [0, 1], got {got}")
+    if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"a batch without images, {tuple(x.shape)}: leave it out")
+    if x.is_inference() and not torch.is_inference_mode_enabled():
+        x = x.clone()  # autograd takes the copy, but not the original
     return x.to(next(model.parameters()))
 
 

@@ -5,6 +5,7 @@ the learning happens, the loop stays out of the way. Saved models are safetensor
 plain numbers with a description, nothing in them is ever executed.
 """
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -12,6 +13,7 @@ import math
 import os
 import random
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -122,16 +124,23 @@ def fit(
                 images = 0
                 try:
                     for batch in batches:
-                        x = batch[0] if isinstance(batch, (tuple, list)) else batch
+                        x = batch
+                        if isinstance(batch, (tuple, list)) and batch:
+                            x = batch[0]
+                        if not isinstance(x, Tensor) or x.ndim == 0:
+                            raise TypeError(
+                                f"batch {done + 1} is {x!r:.60}: expected a tensor of "
+                                "images, or a tuple that begins with one"
+                            )
                         if len(x) == 0:
                             raise ValueError(
                                 f"batch {done + 1} has no images: leave it out"
                             )
                         values = _call(step, x, history)
+                        images += len(x)
                         for name, value in values.items():
                             history.steps.setdefault(name, []).append(value)
                             totals[name] = totals.get(name, 0.0) + value * len(x)
-                        images += len(x)
                         history.images += len(x)
                         done += 1
                         elapsed = time.perf_counter() - start
@@ -184,7 +193,7 @@ def _call(step: Callable, x: Tensor, history: History) -> dict[str, float]:
         )
     try:
         values = {name: float(value) for name, value in returned.items()}
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(
             f"a step must return a dict of single numbers: {error}"
         ) from error
@@ -357,8 +366,10 @@ def save(model: nn.Module, path: str | Path) -> None:
     model: Autoencoder, VAE or GAN (anything with `.settings`). path: conventionally
     ends in .safetensors; an existing file is replaced only once the new one is
     complete.
-    Raises TypeError for a model without settings, FileNotFoundError when the folder is
-    missing, IsADirectoryError when path is a folder.
+    Raises TypeError for a model without settings, ValueError for settings that are not
+    numbers or a path that is a device or a pipe, FileNotFoundError when the folder is
+    missing, IsADirectoryError when path is a folder, PermissionError when the file
+    there may not be written.
     """
     path = Path(path)
     if not isinstance(getattr(model, "settings", None), dict):
@@ -367,13 +378,16 @@ def save(model: nn.Module, path: str | Path) -> None:
         )
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent}: create it first")
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
+    _refuse_devices(path)
+    if not path.resolve().parent.is_dir():
+        parent = path.resolve().parent
+        raise FileNotFoundError(f"there is no folder {parent}: create it first")
+    tensors = {  # cloned: safetensors refuses tensors that share their memory
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    name, settings = type(model).__name__, json.dumps(model.settings)
+    name, settings = type(model).__name__, json.dumps(model.settings, default=repr)
+    _checked_settings(type(model), settings, name)
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -385,16 +399,38 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file at once: whoever reads it sees the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """Replace a file at once: whoever reads it sees the old or the new one, whole.
+
+    A link stays a link, rights stay as they are, and a file that may not be written is
+    not replaced either. Raises OSError.
+    """
+    path = path.resolve()
+    _clear_stale(path.parent)
+    temporary = path.with_name(f".partial-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            open(path, "r+b").close()  # raises where the file may not be written
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _clear_stale(folder: Path) -> None:
+    """Remove what killed processes left: files of this name, a day old."""
+    for path in folder.glob(".partial-[0-9]*-" + "[0-9a-f]" * 8):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > 86_400:
+                path.unlink()
+
+
+def _refuse_devices(path: Path) -> None:
+    if not path.is_file() and path.exists():  # reading a pipe would wait for ever
+        raise ValueError(f"{path} is a device or a pipe: give the name of a file")
 
 
 def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
@@ -404,13 +440,16 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
     checked.
     Raises FileNotFoundError or IsADirectoryError when there is no such file,
     PermissionError when it may not be read, ValueError when it is damaged, of another
-    kind or class, or does not fit its own settings.
+    kind or class, or does not fit its own settings, TypeError when model_class is no
+    class.
     """
+    _check_class(model_class)
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a saved model")
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
+    _refuse_devices(path)
     tensors, metadata = _read(path)
     if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
         raise ValueError(
@@ -427,9 +466,6 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
             f"call load({name}, ...)"
         )
     settings = _checked_settings(model_class, settings_text, path)
-    dtypes = {t.dtype for t in tensors.values()}
-    if len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
-        raise ValueError(f"{path} holds values of types {sorted(map(str, dtypes))}")
     # Building a model draws weights: leave no trace in the stream of random numbers,
     # so that training goes the same whether or not something was loaded before.
     with torch.random.fork_rng(devices=[]):
@@ -437,19 +473,28 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
             # A model on the meta device has shapes but takes no memory.
             with torch.device("meta"):
                 expected = model_class(**settings).state_dict()
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # whatever a class says of its arguments
             raise ValueError(f"{path} has impossible settings: {error}") from error
         for key in sorted(expected.keys() | tensors.keys()):
-            want = tuple(expected[key].shape) if key in expected else "nothing"
-            got = tuple(tensors[key].shape) if key in tensors else "nothing"
+            want, got = _kind(expected.get(key)), _kind(tensors.get(key))
             if want != got:
                 raise ValueError(
                     f"{path} does not fit its settings {settings}: "
                     f"{key} should be {want}, the file has {got}"
                 )
         model = model_class(**settings)
-    model.to(next(iter(dtypes))).load_state_dict(tensors)
+    for key, value in model.state_dict(keep_vars=True).items():
+        value.data = value.data.to(tensors[key].dtype)
+    model.load_state_dict(tensors)
     return model
+
+
+def _kind(tensor: Tensor | None) -> str:
+    """What must agree: the shape, and the type but for the precision of floats."""
+    if tensor is None:
+        return "nothing"
+    kind = "" if tensor.is_floating_point() else f" {tensor.dtype}"
+    return f"{tuple(tensor.shape)}{kind}"
 
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # written by tools/compare.py
@@ -463,18 +508,45 @@ def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
     small decoder variance. tools/compare.py made the files.
     Raises what `load` raises.
     """
+    _check_class(model_class)
     file = f"{name or model_class.__name__.lower()}.safetensors"
     return load(model_class, PRETRAINED / file)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with open(path, "rb"):  # names the reason where safe_open says "no such file"
-        pass
+def stored_results() -> dict[str, Any]:
+    """What was measured on the stored models: the content of comparison.json.
+
+    Returns its lists of rows, "families", "variances" and "remedies", and the settings.
+    tools/compare.py made the file.
+    Raises FileNotFoundError when it is missing, ValueError when it is damaged.
+    """
+    path = PRETRAINED / "comparison.json"
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata
-    except safetensors.SafetensorError as error:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("families", "variances", "remedies"):
+            if not all(isinstance(row, dict) for row in results[name]):
+                raise ValueError(f"{name} is not a list of rows")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}): put back the file "
+            "that came with the course"
+        ) from error
+    return results
+
+
+def _check_class(model_class: type[nn.Module]) -> None:
+    if not isinstance(model_class, type):
+        raise TypeError(f"give the class itself, such as VAE; got {model_class!r:.60}")
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    # Read at once: safe_open opens a file twice, and it may be replaced in between.
+    content = path.read_bytes()
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, header.get("__metadata__") or {}
+    except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}): it is damaged, cut "
             "short or of another kind. Pickled files (.pt, .pth, .pkl) are never "
@@ -492,11 +564,11 @@ def _digest(name: str, settings: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _checked_settings(
-    model_class: type[nn.Module], text: str, path: Path
+    model_class: type[nn.Module], text: str, path: Path | str
 ) -> dict[str, int | float | bool]:
     try:
         settings = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} has settings that cannot be read: {error}") from error
     allowed = inspect.signature(model_class).parameters
     if not isinstance(settings, dict) or not settings.keys() <= allowed.keys():
@@ -504,6 +576,6 @@ def _checked_settings(
             f"{path} has settings {text}; {model_class.__name__} takes {list(allowed)}"
         )
     for key, value in settings.items():
-        if type(value) not in (int, float, bool) or not math.isfinite(value):
+        if type(value) not in (int, float, bool) or not abs(value) < math.inf:
             raise ValueError(f"{path} has the setting {key} = {value!r}, not a number")
     return settings

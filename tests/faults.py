@@ -236,7 +236,7 @@ def kill_saving(path, seed, seconds):
         kill_after(work, rng.uniform(0, 0.05))
         state = train.load(Autoencoder, path).state_dict()
         found.add(wholes.index(train._digest("", "", state)))
-        halves = list(path.parent.glob(f".{path.name}.*.tmp"))
+        halves = list(path.parent.glob(".partial-*"))
         stopped_inside += len(halves) > 0
         for half in halves:
             half.unlink()
@@ -244,6 +244,30 @@ def kill_saving(path, seed, seconds):
         assert os.listdir(path.parent) == [path.name]
         trials += 1
     return {"trials": trials, "stopped inside": stopped_inside, "found": sorted(found)}
+
+
+def load_while_saving(path, seconds):
+    """Two processes replace the same file, over and over, while this one loads it."""
+    torch.set_num_threads(1)
+    models = [Autoencoder(latent_dim, 16, 1, 2) for latent_dim in (2, 3)]
+    train.save(models[0], path)
+
+    def work():
+        while True:
+            for model in models:
+                train.save(model, path)
+
+    children = [start(work) for _ in range(2)]
+    loads, found, limit = 0, set(), time.monotonic() + seconds
+    try:
+        while time.monotonic() < limit:
+            found.add(train.load(Autoencoder, path).settings["latent_dim"])
+            loads += 1
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            end(child)
+    return {"loads": loads, "found": sorted(found)}
 
 
 def sums(dataset):

@@ -152,6 +152,49 @@ def test_a_pickle_is_refused_as_data_too(tmp_path, monkeypatch):
     assert not canary.exists()
 
 
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a Unix")
+
+
+@needs_pipes
+def test_a_pipe_or_device_is_neither_waited_for_nor_replaced(saved, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # so that opening cannot hang
+    for path in (pipe, "/dev/null"):
+        with pytest.raises(ValueError, match=f"{path} is a device or a pipe"):
+            train.load(VAE, path)
+    with pytest.raises(ValueError, match="pipe is a device or a pipe"):
+        train.save(VAE(1, **TINY), pipe)
+    os.close(writer)
+    assert pipe.is_fifo()
+    raw = faults.put(tmp_path / "MNIST" / "raw", faults.mnist_files(4, 2))
+    (raw / "train-images-idx3-ubyte").unlink()
+    (raw / "train-images-idx3-ubyte").symlink_to("/dev/zero")
+    with pytest.raises(RuntimeError, match="train-images-.*a device or a pipe"):
+        data.load("mnist", root=tmp_path)
+    own = faults.pictures(tmp_path / "own", 1)
+    (own / "001.png").symlink_to("/dev/null")
+    with pytest.raises(RuntimeError, match="001.png: a device or a pipe"):
+        files.read_images(sorted(own.iterdir()), 8, 3)
+
+
+def test_saving_keeps_links_and_rights_and_takes_the_longest_name(saved, tmp_path):
+    path, _ = saved
+    link, model = tmp_path / "link", VAE(2, **TINY)
+    link.symlink_to(path)
+    path.chmod(0o600)
+    train.save(model, link)
+    assert link.is_symlink() and path.stat().st_mode & 0o777 == 0o600
+    assert train.load(VAE, path).settings == model.settings
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "m")
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+        train.save(model, tmp_path / "dangling")
+    assert (tmp_path / "dangling").is_symlink()
+    long = tmp_path / ("x" * 255)
+    train.save(model, long)
+    assert train.load(VAE, long).settings == model.settings
+
+
 # ------------------------------------------------------------------- idx files and .gz
 def numbers(root):
     found = data.load("mnist", 28, root=root, download=False)
@@ -312,6 +355,20 @@ def test_every_damage_of_a_cache_is_noticed_and_mended(cached):
         assert path.read_bytes() == whole
 
 
+def test_a_cache_of_another_shape_is_not_taken_whatever_its_checksum(cached):
+    ask, wanted, path = cached
+    whole = path.read_bytes()
+    for array in (np.zeros((1, 8, 8, 3), np.uint8), np.zeros((11, 8, 8, 3), np.int8)):
+        path.unlink()
+        out = io.BytesIO()
+        np.save(out, array)
+        key = path.stem.split("-")[0]
+        other = path.with_name(f"{key}-{zlib.crc32(out.getvalue()):08x}.npy")
+        other.write_bytes(out.getvalue())
+        assert torch.equal(ask(), wanted) and path.read_bytes() == whole
+        other.unlink()
+
+
 def test_a_folder_in_the_place_of_a_cache_is_left_alone(cached):
     ask, wanted, path = cached
     path.unlink()
@@ -457,8 +514,50 @@ def test_damage_of_a_packed_celeba_gives_an_error_or_the_same_pixels(tmp_path):
     assert noticed > 50
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("partition", b" 2", b" " + b"9" * 30, "verflow"),
+        ("partition", b"3.jpg 0", b"3.jpg 5", r"other numbers than \(0, 1, 2\)"),
+        ("partition", b"3.jpg", b"1.jpg", "listed more than once"),
+        ("partition", b" ", b"", "no rows in it"),
+        ("attr", b"3.jpg 1", b"3.jpg 7", r"other numbers than \(-1, 1\)"),
+        ("attr", b"Attribute_3 ", b"", "39 names of attributes for 40 columns"),
+    ],
+)
+def test_damaged_lists_of_celeba_are_named(tmp_path, name, old, new, words):
+    names = [f"{i}.jpg" for i in range(1, 5)]
+    members = {f"img_align_celeba/{name}": jpeg("white") for name in names}
+    folder = faults.celeba(tmp_path, names, members)
+    (path,) = folder.glob(f"*{name}*.txt")
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(RuntimeError, match=f"{path} is damaged .*{words}"):
+        data.load("celeba", 16, root=tmp_path)
+
+
+def test_names_and_roots_that_no_folder_can_have_are_named(monkeypatch):
+    with pytest.raises(ValueError, match="unknown data set 'xxx"):
+        data.load("x" * 300)
+    with pytest.raises(FileNotFoundError, match="into x{300}/MNIST/raw"):
+        data.load("mnist", root="x" * 300, download=False)
+    monkeypatch.setenv("GENCOURSE_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(ValueError, match="~nobody-of-this-name.*unknown user"):
+        data.load("mnist", download=False)
+
+
 # ---------------------------------------------------------------------- stored results
-def test_stored_results_are_finite_and_every_cut_is_noticed():
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"families": [3]}', "[" * 100_000])
+def test_damaged_results_are_named(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(train, "PRETRAINED", tmp_path)
+    path = tmp_path / "comparison.json"
+    with pytest.raises(FileNotFoundError, match=str(path)):
+        train.stored_results()
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{path} is damaged .*put back the file"):
+        train.stored_results()
+
+
+def test_stored_results_are_finite_and_every_cut_is_noticed(tmp_path, monkeypatch):
     """comparison.json holds no checksum: a digit that flips in it is another digit.
     (tests/test_train.py measures the stored models again and compares.)"""
 
@@ -472,6 +571,9 @@ def test_stored_results_are_finite_and_every_cut_is_noticed():
         for row in content[kind]:
             values = [v for v in row.values() if isinstance(v, (int, float))]
             assert values and all(np.isfinite(values))
+    path = tmp_path / "comparison.json"
+    monkeypatch.setattr(train, "PRETRAINED", tmp_path)
     for size in range(0, len(text.rstrip()), 97):
-        with pytest.raises(ValueError):
-            json.loads(text[:size])
+        path.write_text(text[:size])
+        with pytest.raises(ValueError, match=f"{path} is damaged"):
+            train.stored_results()

@@ -43,6 +43,13 @@ def test_kill_while_saving_leaves_a_whole_model(tmp_path):
 
 
 @needs_fork
+def test_what_is_loaded_while_others_save_is_whole(tmp_path):
+    path = str(tmp_path / "m.safetensors")
+    done = faults.in_a_python_of_its_own("load_while_saving", path=path, seconds=3)
+    assert done["loads"] > 20 and done["found"] == [2, 3]
+
+
+@needs_fork
 def test_kill_while_downloading_and_caching_leaves_whole_files(tmp_path):
     seed = faults.new_rng().randrange(10**6)
     folder = faults.pictures(tmp_path / "own")
@@ -73,6 +80,41 @@ def test_processes_that_fetch_and_cache_at_once_make_one_cache(tmp_path):
             processes=3,
         )
     assert done["rounds"] >= 2
+
+
+def test_what_killed_processes_left_goes_after_a_day_and_nothing_else(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(data, "FLOAT_LIMIT", 1000)
+    cache, now = tmp_path / "cache", time.time()
+    cache.mkdir()
+    ours = ".partial-4711-0123abcd"
+    mine = [".partial-mine-0123abcd", "partial-4711-0123abcd"]
+    for folder in (tmp_path, cache):
+        for name in (ours, *mine):
+            (folder / name).write_text("")
+            os.utime(folder / name, (now - 90_000,) * 2)
+        (folder / ".partial-4711-00000000").write_text("another process writes this")
+    old, new = (tmp_path / f".partial-4711-{i:08}" for i in (1, 2))  # downloads
+    for folder in (old, new):
+        faults.put(folder / "MNIST", {"half": b""})
+        os.utime(folder, (now - 90_000,) * 2)
+        os.utime(folder / "MNIST", (now - 90_000,) * 2)
+    os.utime(old / "MNIST" / "half", (now - 90_000,) * 2)
+    left = sorted([*mine, ".partial-4711-00000000"])
+
+    train.save(Autoencoder(3, **SMALL), tmp_path / "m")
+    wanted = [*left, "cache", "m", old.name, new.name]
+    assert sorted(os.listdir(tmp_path)) == sorted(wanted)
+    data.load(faults.pictures(tmp_path / "own"), 16, root=tmp_path)
+    assert sorted(p.name for p in cache.iterdir() if p.suffix != ".npy") == left
+    with faults.Server(faults.zipped(faults.mnist_files())) as server:
+        mnist = files.torchvision().datasets.MNIST
+        monkeypatch.setattr(mnist, "mirrors", [server.url])
+        monkeypatch.setattr(mnist, "resources", server.resources)
+        data.load("mnist", root=tmp_path)
+    wanted = [*left, "cache", "m", "own", "MNIST", new.name]
+    assert sorted(os.listdir(tmp_path)) == sorted(wanted)
 
 
 # ------------------------------------------------------------------------- full disks
@@ -244,6 +286,16 @@ def test_a_home_and_a_cache_without_rights(readable_folder, monkeypatch):
         with pytest.raises(PermissionError, match=str(here)):
             train.save(model, here / "m")
     assert faults.snapshot(here) == before
+
+
+def test_a_file_that_may_not_be_written_is_not_replaced(readable_folder):
+    path = readable_folder / "m"
+    path.write_bytes(b"precious")
+    path.chmod(0o444)
+    readable_folder.chmod(0o777)
+    with faults.as_an_ordinary_user(), pytest.raises(PermissionError, match=str(path)):
+        train.save(Autoencoder(3, **SMALL), path)
+    assert path.read_bytes() == b"precious" and os.listdir(path.parent) == ["m"]
 
 
 def test_files_that_may_not_be_read_are_named(readable_folder):

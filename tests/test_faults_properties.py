@@ -600,3 +600,99 @@ def test_a_bad_number_in_a_layer_is_refused_by_the_step():
         next(m for m in model.modules() if isinstance(m, nn.Linear)).weight[0, 0] = NAN
     with pytest.raises(FloatingPointError, match="loss = nan"):
         AutoencoderStep(model)(torch.rand(2, 1, 16, 16))
+
+
+# ------------------------------------------------------------ odd points, odd gradients
+def test_metrics_refuse_numbers_whose_squares_overflow():
+    huge = torch.rand(20, 3).double() * 1e160
+    z = torch.rand(20, 3)
+    for call in (
+        lambda: metrics.two_nn_dimension(huge.float().clamp(max=1e38)),
+        lambda: metrics.nearest_distance(huge, huge),
+        lambda: metrics.sharpness(huge[:1, :, None, None].expand(1, 3, 5, 5)),
+        lambda: metrics.coverage(huge, z),
+        lambda: metrics.knob_r2(z, huge, z, z),
+        lambda: metrics.frechet_distance(huge, z),  # LAPACK would never end
+    ):
+        with pytest.raises(ValueError, match="must be finite; squares of .* too large"):
+            call()
+
+
+def test_metrics_name_shapes_that_do_not_fit_and_mix_types():
+    z, knobs = torch.rand(20, 3), torch.rand(20, 8)
+    for a, b, c, d in (
+        (z[:, 0], knobs, z[:, 0], knobs),
+        (z, knobs, z[:, :2], knobs),
+        (z, knobs, z, knobs[:, :3]),
+        (z[:, :0], knobs, z[:, :0], knobs),
+    ):
+        with pytest.raises(ValueError, match="_test must have the same columns; got"):
+            metrics.knob_r2(a, b, c, d)
+    for one, other in ((z[:, 0], z[:, 0]), (z[0, 0], z[0, 0]), (z[:, :0], z[:, :0])):
+        with pytest.raises(ValueError, match="expected images of one shape"):
+            metrics.nearest_distance(one, other)
+    for dependent in (torch.zeros(5, 2), torch.ones(5, 2), torch.zeros(5, 0)):
+        with pytest.raises(ValueError, match="columns of each basis must be indep"):
+            metrics.principal_angles(dependent, torch.rand(5, 2))
+    with pytest.raises(ValueError, match="more than k = 1.5 real points"):
+        metrics.coverage(z, z, 1.5)
+    assert metrics.nearest_distance(z.double(), z).max() == 0
+    learned = z.clone().requires_grad_()
+    metrics.knob_r2(learned, knobs, learned, knobs)
+    metrics.principal_angles(learned, z)
+
+
+@pytest.mark.parametrize(("model_class", "step_class"), FAMILIES)
+def test_steps_take_tensors_of_inference_mode_and_name_what_cannot_learn(
+    model_class, step_class
+):
+    model = model_class(3, 16, 1, 4)
+    step, x = step_class(model), torch.rand(4, 1, 16, 16)
+    with torch.inference_mode():
+        made_there = x.clone()
+    assert math.isfinite(sum(step(made_there).values()))
+    for switch in (torch.no_grad, torch.inference_mode):
+        with switch(), pytest.raises(RuntimeError, match="nothing here can learn"):
+            step(x)
+    for wrong in (x.numpy(), x.tolist(), None):
+        with pytest.raises(TypeError, match=f"got {type(wrong).__name__}"):
+            step(wrong)
+    first, *_ = model.parameters()
+    first.requires_grad_(False)
+    before = first.clone()
+    step(x)
+    assert torch.equal(first, before)
+    model.requires_grad_(False)
+    with pytest.raises(RuntimeError, match="nothing here can learn"):
+        step(x)
+
+
+def test_each_step_within_autocast_uses_the_newest_weights():
+    step, x = AutoencoderStep(Autoencoder(3, 16, 1, 4)), torch.rand(4, 1, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert step(x) != step(x)
+
+
+def test_an_optimal_variance_that_is_no_number_or_zero():
+    model = VAE(3, 16, 1, 4)
+    step, x = VAEStep(model, s2="optimal"), torch.ones(4, 1, 16, 16)
+    with torch.no_grad():
+        list(model.decoder.parameters())[-1].fill_(50.0)  # draws exactly white
+    step.steps_done = 1  # else the first batch sets the brightness
+    values = step(x)
+    assert values["squared_error"] == 0 and model.s2 > 0
+    with torch.no_grad():
+        model.encoder.layers[0].weight.fill_(NAN)
+    with pytest.raises(train.TrainingDiverged, match="squared error per value = nan"):
+        train.fit(step, [x], steps=1)
+
+
+def test_weights_of_the_kl_and_seeds_out_of_range_are_named():
+    for wrong in (-INF, NAN, INF):
+        with pytest.raises(ValueError, match=f"beta .*got {wrong}"):
+            VAEStep(VAE(3, 16, 1, 4), beta=wrong)
+    for wrong in (1.5, "1", None, 2**64):
+        with pytest.raises(ValueError, match=f"seed must be .*got {wrong!r}"):
+            faces.sample_knobs(2, wrong)
+    same = faces.sample_knobs(np.int64(2), np.int64(3))
+    assert torch.equal(same, faces.sample_knobs(2, 3))

@@ -119,6 +119,18 @@ def test_one_tensor_is_not_taken_for_batches():
         train.fit(Recorder(), torch.zeros(4, 2), epochs=1)
 
 
+@pytest.mark.parametrize(
+    "batch", [None, (), "x", torch.tensor(1.0), {"x": torch.zeros(2)}]
+)
+def test_a_batch_that_holds_no_tensor_is_named(batch):
+    history = train.History()
+    with pytest.raises(TypeError, match="batch 2 is .*expected a tensor of images"):
+        train.fit(
+            lambda x: {"a": 1.0}, [torch.zeros(2, 1), batch], epochs=1, history=history
+        )
+    assert history.steps == {"a": [1.0]} and history.epochs == {"a": [1.0]}
+
+
 def test_batches_that_give_nothing_are_an_error():
     with pytest.raises(ValueError, match="nothing to train on"):
         train.fit(Recorder(), [], epochs=2)
@@ -440,7 +452,7 @@ def test_a_file_that_does_not_fit_its_settings_is_refused(tmp_path):
         (missing, r"should be \(4,\), the file has nothing"),
         (extra, r"more should be nothing, the file has \(1,\)"),
         ({k: v.to(torch.int32) for k, v in good.items()}, "int32"),
-        ({}, "values of types"),
+        ({}, "the file has nothing"),
     ]:
         write(path, tensors)
         with pytest.raises(ValueError, match=message) as error:
@@ -448,9 +460,34 @@ def test_a_file_that_does_not_fit_its_settings_is_refused(tmp_path):
         assert str(path) in str(error.value)
 
 
+class Another(torch.nn.Module):
+    """Whole numbers beside floats, and two names for one layer."""
+
+    def __init__(self, n=3):
+        super().__init__()
+        self.settings = {"n": n}
+        self.norm = torch.nn.BatchNorm1d(n)
+        self.again = self.norm
+
+
+def test_models_of_several_types_come_back(tmp_path):
+    half = VAE(3, **SMALL)
+    half.decoder.half()
+    other = Another()
+    other.norm.num_batches_tracked += 7
+    for model in (half, other):
+        train.save(model, tmp_path / "m")
+        loaded = train.load(type(model), tmp_path / "m")
+        assert same(loaded, model)
+        kinds = [[v.dtype for v in m.state_dict().values()] for m in (loaded, model)]
+        assert kinds[0] == kinds[1]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
+        "[" * 100_000,
+        '{"latent_dim": 1' + 400 * "0" + "}",
         '{"latent_dim": 3, "size": 17}',
         '{"latent_dim": 3, "size": 16, "channels": 1, "width": 1000000000000}',
         '{"latent_dim": "3"}',
@@ -585,7 +622,19 @@ def test_save_refuses_what_load_could_not_rebuild(tmp_path):
         train.save(model, tmp_path / "nowhere" / "m")
     with pytest.raises(IsADirectoryError):
         train.save(model, tmp_path)
+    for wrong in ("relu", float("nan"), None, torch.zeros(2)):
+        model.settings["width"] = wrong
+        with pytest.raises(ValueError, match="Autoencoder has the setting width = "):
+            train.save(model, tmp_path / "m")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_model_in_the_place_of_its_class_is_named(tmp_path):
+    for wrong in ("VAE", Autoencoder(3, **SMALL)):
+        with pytest.raises(TypeError, match="give the class itself, such as VAE; got"):
+            train.load(wrong, tmp_path / "m")
+        with pytest.raises(TypeError, match="give the class itself, such as VAE; got"):
+            train.pretrained(wrong)
 
 
 def test_stored_results_are_those_of_the_script_and_of_the_stored_models():
