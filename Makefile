@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab test lint unit lessons course notebooks html student slides nbgrader \
-  test-browser bench format clean distclean
+  test-browser test-load bench format clean distclean
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
@@ -36,7 +36,8 @@ help:
 	@echo "make unit       unit tests only"
 	@echo "make lessons    compare every cell with its stored output (LESSON=02 for one)"
 	@echo "make test-browser  try site and slides in a headless browser (needs chromium)"
-	@echo "make bench      measure training, scaling, and the lessons (20 minutes)"
+	@echo "make test-load  run four lessons at once: are they in each other's way?"
+	@echo "make bench      measure training, its quality, scaling, the lessons (25 minutes)"
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
 	@echo "Options: PYTHON=python3.12 (which Python to use), CPU=1 (the small build of"
@@ -78,13 +79,14 @@ lint: $(READY)
 	$(PY) -m ruff format --check
 
 unit: $(READY)
-	$(PY) -m pytest tests --ignore=tests/browser
+	$(PY) -m pytest tests --ignore=tests/browser --ignore=tests/load
 
 lessons: $(READY)
 	@ls notebooks/$(LESSON)*.ipynb >/dev/null 2>&1 || { \
 	  echo "No lesson in notebooks/$(LESSON)*.ipynb: nothing was tested."; exit 1; }
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
-	  --nbval-sanitize-with=tests/sanitize.cfg notebooks/$(LESSON)*.ipynb
+	  --nbval-sanitize-with=tests/sanitize.cfg --junitxml=build/lessons.xml \
+	  notebooks/$(LESSON)*.ipynb
 
 course: $(READY)
 	@$(PY) tools/notebooks.py pages --to build $(LESSON)
@@ -107,8 +109,12 @@ slides: .venv/slides
 test-browser: html .venv/slides .venv/browser
 	GENCOURSE_SITE=build/html $(PY) -m pytest tests/browser
 
+test-load: $(READY)
+	$(PY) -m pytest -s tests/load
+
 bench: $(READY)
 	@$(PY) tools/bench.py
+	@$(PY) tools/bench_quality.py
 	@$(PY) tools/bench_scaling.py
 	@$(PY) tools/bench_lessons.py --at-once
 

@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 from tools import notebooks
 
 SLOWEST = 5
+AT_ONCE = ("02", "03", "04", "05")
 
 
 def peak_memory(client: NotebookClient) -> float:
@@ -77,26 +78,26 @@ def one_by_one(paths: list[Path]) -> dict[str, float]:
     return taken
 
 
-def at_once(paths: list[Path], alone: float) -> None:
-    """Run the lessons at the same time, each in a process of its own."""
+def at_once(paths: list[Path]) -> tuple[float, list[float]]:
+    """Run lessons at the same time, each in a process of its own: seconds, MiB of each.
+
+    Raises notebooks.Failure with the output of the lessons that failed.
+    """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        runs = []
-        for path in paths:
-            log = open(Path(folder) / path.stem, "w")  # noqa: SIM115 closed by exit
+        runs, logs = [], [Path(folder) / path.stem for path in paths]
+        for path, log in zip(paths, logs, strict=True):
             command = [sys.executable, __file__, path.stem[:2]]
-            runs.append(subprocess.Popen(command, stdout=log, stderr=log))
+            with open(log, "w") as file:
+                runs.append(subprocess.Popen(command, stdout=file, stderr=file))
         codes = [run.wait() for run in runs]
-        texts = [Path(folder, path.stem).read_text() for path in paths]
+        texts = [log.read_text() for log in logs]
     seconds = time.perf_counter() - start
-    for path, code, text in zip(paths, codes, texts, strict=True):
-        if code:
-            print(f"{path.name} failed:\n{text}")
-    print(
-        f"\n{len(paths)} lessons at once: {seconds:.0f} s, {seconds / alone:.2f} times "
-        f"the sum of their times alone ({alone:.0f} s); "
-        f"{sum(code == 0 for code in codes)} of {len(codes)} finished"
-    )
+    if any(codes):
+        shown = [text for code, text in zip(codes, texts, strict=True) if code]
+        raise notebooks.Failure("\n".join(shown))
+    rows = [text.strip().splitlines()[-1].split("|") for text in texts]
+    return seconds, [float(row[3]) for row in rows]
 
 
 def main() -> None:
@@ -111,8 +112,14 @@ def main() -> None:
     paths = notebooks.lessons(options.lesson)
     alone = one_by_one(paths)
     if options.at_once:
-        four = [path for path in paths if path.name[:2] in ("02", "03", "04", "05")]
-        at_once(four, sum(alone[path.name] for path in four))
+        four = [path for path in paths if path.name[:2] in AT_ONCE]
+        together, memory = at_once(four)
+        apart = sum(alone[path.name] for path in four)
+        print(
+            f"\n{len(four)} lessons at once: {together:.0f} s, {together / apart:.2f} "
+            f"times the sum of their times alone ({apart:.0f} s); "
+            f"{sum(memory):.0f} MiB at most"
+        )
 
 
 if __name__ == "__main__":
