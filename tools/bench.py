@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from gencourse import data, faces, files, train
+from gencourse import data, faces, files, metrics, train
 from gencourse.models import GAN, VAE, Autoencoder
 from gencourse.steps import AutoencoderStep, GANStep, VAEStep
 
 BATCH, MLP_BATCH = 128, 256
+DEVICE = train.best_device()
 
 
 class MlpVAE(nn.Module):
@@ -79,10 +80,13 @@ def data_loader(images: Tensor, batch: int, classic: bool = False) -> Iterable:
     return torch.utils.data.DataLoader(Pictures(), batch, shuffle=True)
 
 
-def common_autoencoder(model: Autoencoder) -> Callable[[Tensor], None]:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+def common_autoencoder(
+    model: Autoencoder, lr: float = 1e-3
+) -> Callable[[Tensor], None]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
 
     def step(x: Tensor) -> None:
+        x = x.to(DEVICE)
         loss = F.mse_loss(model(x), x, reduction="sum") / len(x)
         optimizer.zero_grad()
         loss.backward()
@@ -92,10 +96,11 @@ def common_autoencoder(model: Autoencoder) -> Callable[[Tensor], None]:
     return step
 
 
-def common_vae(model: VAE | MlpVAE) -> Callable[[Tensor], None]:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+def common_vae(model: VAE | MlpVAE, lr: float = 1e-3) -> Callable[[Tensor], None]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
 
     def step(x: Tensor) -> None:
+        x = x.to(DEVICE)
         mu, logvar = model.encode(x)
         z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
         x_hat = torch.sigmoid(model.decoder(z))
@@ -115,9 +120,12 @@ def common_gan(model: GAN) -> Callable[[Tensor], None]:
     bce = F.binary_cross_entropy_with_logits
 
     def step(x: Tensor) -> None:
+        x = x.to(DEVICE)
         ones, zeros = torch.ones(len(x), 1), torch.zeros(len(x), 1)
+        ones, zeros = ones.to(DEVICE), zeros.to(DEVICE)
         d_optimizer.zero_grad()
-        fake = torch.sigmoid(model.generator(torch.randn(len(x), 16)))
+        z = torch.randn(len(x), 16, device=DEVICE)
+        fake = torch.sigmoid(model.generator(z))
         d_loss = bce(model.discriminator(x), ones)
         d_loss = d_loss + bce(model.discriminator(fake.detach()), zeros)
         d_loss.backward()
@@ -141,6 +149,8 @@ def seconds_in_turns(
         for taken, contestant in zip(times, contestants, strict=True):
             start = time.perf_counter()
             contestant()
+            if DEVICE.type == "cuda":
+                torch.cuda.synchronize()
             if turn:
                 taken.append(time.perf_counter() - start)
     return times
@@ -165,16 +175,17 @@ def measure(runs: int, images: int) -> list[dict]:
         sys.stdout.flush()
 
     rgb = data.load("faces", 32, train_size=images, test_size=1).train
+    ready = rgb.to(DEVICE)  # the course's way with data that fit
     loader = data_loader(rgb[:], BATCH)
     for model_class, make_step, make_common, target in (
         (Autoencoder, AutoencoderStep, common_autoencoder, 4000),
         (VAE, VAEStep, common_vae, 4000),
         (GAN, GANStep, common_gan, 1500),
     ):
-        step = make_step(model_class())
-        plain = model_class().to(memory_format=torch.contiguous_format)
+        step = make_step(model_class().to(DEVICE))
+        plain = model_class().to(DEVICE, memory_format=torch.contiguous_format)
         common = make_common(plain)
-        batches = rgb.batches(BATCH)
+        batches = ready.batches(BATCH)
         ours, theirs = seconds_in_turns(
             runs,
             lambda step=step, batches=batches: train.fit(step, batches, epochs=1),
@@ -185,7 +196,7 @@ def measure(runs: int, images: int) -> list[dict]:
         report(name, speed, "images/s", "at least", target)
         report("  against the common way", ratio(theirs, ours), "times")
 
-    step, batches = AutoencoderStep(Autoencoder()), rgb.batches(BATCH)
+    step, batches = AutoencoderStep(Autoencoder().to(DEVICE)), ready.batches(BATCH)
 
     def bare() -> None:
         for x in batches:
@@ -207,10 +218,11 @@ def measure(runs: int, images: int) -> list[dict]:
     gray = data.load("faces", 28, channels=1, train_size=images, test_size=1).train
     loader = data_loader(gray[:], MLP_BATCH)
     classic = data_loader(gray[:], MLP_BATCH, classic=True)
-    step, common = VAEStep(MlpVAE(), likelihood="bernoulli"), common_vae(MlpVAE())
+    step = VAEStep(MlpVAE().to(DEVICE), likelihood="bernoulli")
+    common, ready = common_vae(MlpVAE().to(DEVICE)), gray.to(DEVICE)
     ours, theirs, with_classic = seconds_in_turns(
         runs,
-        lambda: train.fit(step, gray.batches(MLP_BATCH), epochs=1),
+        lambda: train.fit(step, ready.batches(MLP_BATCH), epochs=1),
         lambda: [common(x) for x, _ in loader],
         lambda: [common(x) for x, _ in classic],
     )
@@ -225,7 +237,23 @@ def measure(runs: int, images: int) -> list[dict]:
     fresh = faces.render(faces.sample_knobs(256, seed=1), 32)
     (taken,) = seconds_in_turns(min(runs, 3), lambda: faces.project(fresh))
     report("project 256 images at 32x32", statistics.median(taken), "s", "at most", 8)
+    points = faces.render(knobs[:2000], 32).flatten(1)
+    (taken,) = seconds_in_turns(min(runs, 3), lambda: metrics.two_nn_dimension(points))
+    report("TwoNN of 2,000 images at 32x32", statistics.median(taken), "s")
     return rows
+
+
+def machine() -> str:
+    """What the numbers were measured with."""
+    name = (
+        f"torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    )
+    if DEVICE.type == "cuda":
+        name += f", {torch.cuda.get_device_name()}"
+    return name + (
+        f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    )
 
 
 def main() -> None:
@@ -234,17 +262,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args()
     runs, images = (3, 1024) if options.quick else (7, 4096)
-    machine = (
-        f"torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
-    )
-    busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{machine}{busy}; batch {BATCH}, medians of {runs} runs of {images} images")
+    here = machine()
+    print(f"{here}; batch {BATCH}, medians of {runs} runs of {images} images")
     rows = measure(runs, images)
     missed = sum(row["reached"] is False for row in rows)
     print("all targets reached" if not missed else f"{missed} target(s) missed")
     if options.json:
-        text = json.dumps({"machine": machine + busy, "rows": rows}, indent=1)
+        text = json.dumps({"machine": here, "rows": rows}, indent=1)
         options.json.write_text(text + "\n", encoding="utf-8")
 
 

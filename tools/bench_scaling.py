@@ -8,8 +8,6 @@ come to the machine's matrix rate. What is compared runs in turns within one pro
 """
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import time
@@ -43,16 +41,20 @@ def images_of(size: int, channels: int, n: int) -> data.Images:
 def throughput(runs: int, n: int) -> None:
     print("| family | images | batch | images/s | times the common way | outside |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for size, channels in SIZES:
+    larger = ((128, 3),) if bench.DEVICE.type == "cuda" else ()
+    for size, channels in SIZES + larger:
         images = images_of(size, channels, n)
         for name, (model_class, make_step, make_common) in FAMILIES.items():
             for batch in BATCHES:
                 shape = {"size": size, "channels": channels}
-                step = make_step(model_class(**shape))
-                plain = model_class(**shape).to(memory_format=torch.contiguous_format)
+                step = make_step(model_class(**shape).to(bench.DEVICE))
+                plain = model_class(**shape).to(
+                    bench.DEVICE, memory_format=torch.contiguous_format
+                )
                 common = make_common(plain)
                 loader = bench.data_loader(images[:], batch)
-                batches, fixed = images.batches(batch), images[:batch]
+                ready = images.to(bench.DEVICE)
+                batches, fixed = ready.batches(batch), ready[:batch]
                 steps = max(1, n // batch)
                 ours, theirs, bare = bench.seconds_in_turns(
                     runs,
@@ -79,12 +81,13 @@ def exponents(runs: int) -> None:
     print("| --- | --- | --- |")
 
     def step_of(size: int = 32, width: int = 16, batch: int = 128) -> Callable:
-        step = VAEStep(VAE(size=size, width=width))
-        x = images_of(size, 3, batch)[:batch]
+        step = VAEStep(VAE(size=size, width=width).to(bench.DEVICE))
+        x = images_of(size, 3, batch)[:batch].to(bench.DEVICE)
         return lambda: [step(x) for _ in range(4)]
 
     def epoch_of(n: int) -> Callable:
-        step, batches = VAEStep(VAE()), images_of(32, 3, n).batches(128)
+        images = images_of(32, 3, n).to(bench.DEVICE)
+        step, batches = VAEStep(VAE().to(bench.DEVICE)), images.batches(128)
         return lambda: train.fit(step, batches, epochs=1)
 
     for name, values, make in (
@@ -101,22 +104,30 @@ def exponents(runs: int) -> None:
 
 def limits(runs: int) -> None:
     """How many operations of a step are done per second, against plain products."""
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    a, b = torch.randn(2, 1024, 1024, device=bench.DEVICE)
     product = seconds(lambda: [a @ b for _ in range(5)], runs) / 5
     peak = 2 * 1024**3 / product
     print(f"\nProducts of 1024 x 1024 matrices: {peak / 1e9:.0f} GFLOP/s.\n")
-    print("| family, 3 x 32 x 32, batch 128 | GFLOP a step | GFLOP/s | of products |")
-    print("| --- | --- | --- | --- |")
-    x = images_of(32, 3, 128)[:128]
+    print(
+        "| family, 3 x 32 x 32, batch 128 | GFLOP a step | GFLOP/s | of products | "
+        "time in convolutions |"
+    )
+    print("| --- | --- | --- | --- | --- |")
+    x = images_of(32, 3, 128)[:128].to(bench.DEVICE)
     for name, (model_class, make_step, _) in FAMILIES.items():
-        step = make_step(model_class())
+        step = make_step(model_class().to(bench.DEVICE))
         step(x)
         with FlopCounterMode(display=False) as counter:
             step(x)
         done = counter.get_total_flops()
         rate = done / (seconds(lambda s=step: [s(x) for _ in range(5)], runs) / 5)
-        share = 100 * rate / peak
-        print(f"| {name} | {done / 1e9:.2f} | {rate / 1e9:.0f} | {share:.0f}% |")
+        with torch.profiler.profile() as profile:
+            for _ in range(5):
+                step(x)
+        spent = {e.key: e.self_cpu_time_total for e in profile.key_averages()}
+        inside = sum(taken for key, taken in spent.items() if "conv" in key)
+        shares = f"{rate / peak:.0%} | {inside / sum(spent.values()):.0%}"
+        print(f"| {name} | {done / 1e9:.2f} | {rate / 1e9:.0f} | {shares} |")
 
 
 def main() -> None:
@@ -126,11 +137,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--images", type=int, default=512)
     options = parser.parse_args()
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(
-        f"torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{torch.get_num_threads()} threads on {os.cpu_count()} cores{load}; "
-        f"medians of {options.runs} runs of {options.images} images\n"
+        f"{bench.machine()}; medians of {options.runs} runs of "
+        f"{options.images} images\n"
     )
     started = time.perf_counter()
     throughput(options.runs, options.images)
