@@ -497,7 +497,7 @@ def _kind(tensor: Tensor | None) -> str:
     return f"{tuple(tensor.shape)}{kind}"
 
 
-PRETRAINED = Path(__file__).parent / "pretrained"  # written by tools/compare.py
+PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
@@ -505,7 +505,9 @@ def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
 
     model_class: Autoencoder, VAE or GAN (32x32 RGB faces, 10 latent dimensions). name:
     of the file, by default the class in small letters; "vae_precise" is a VAE with a
-    small decoder variance. tools/compare.py made the files.
+    small decoder variance; "vae_64" and "gan_64" draw 64x64 faces from 16 dimensions.
+    tools/compare.py made the files, and `gencourse train` those of 64x64
+    (docs/scaling.md).
     Raises what `load` raises.
     """
     _check_class(model_class)

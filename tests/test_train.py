@@ -637,6 +637,16 @@ def test_a_model_in_the_place_of_its_class_is_named(tmp_path):
             train.pretrained(wrong)
 
 
+@pytest.mark.parametrize(("model_class", "name"), [(VAE, "vae_64"), (GAN, "gan_64")])
+def test_the_larger_models_draw_faces(model_class, name):
+    drawn = train.pretrained(model_class, name).sample(
+        24, torch.Generator().manual_seed(1)
+    )
+    assert drawn.shape == (24, 3, 64, 64)
+    assert metrics.fidelity(drawn) < 0.1  # PCA gets 0.10 at 32 pixels
+    assert (train.PRETRAINED / f"{name}.safetensors").stat().st_size < 2_000_000
+
+
 def test_stored_results_are_those_of_the_script_and_of_the_stored_models():
     content = json.loads((train.PRETRAINED / "comparison.json").read_text())
     assert {row["name"] for row in content["variances"]} == set(compare.VARIANCES)
