@@ -15,6 +15,7 @@ import functools
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -454,9 +455,7 @@ def share(step: Any, fabric: Any, noise: "_SharedNoise", parts: int) -> None:
 
 
 def _autocast(network: nn.Module, fabric: Any) -> None:
-    # Around each network and not around the step: autocast keeps converted weights
-    # until it ends, so the generator's turn would meet the old discriminator. Losses
-    # are computed from float32.
+    # Around each network and not around the step: losses are computed from float32.
     forward = network.forward
 
     def in_precision(x: Tensor) -> Tensor:
@@ -661,13 +660,14 @@ class Folder:
         """losses.csv with the steps done: what came after a checkpoint is redone."""
         path = self.path / "losses.csv"
         if done and path.exists():
-            lines = path.read_bytes().splitlines(keepends=True)[: done + 1]
-            if len(lines) <= done:
+            content = path.read_bytes()
+            line = re.search(rb"^%d,.*\n" % done, content, re.MULTILINE)
+            if line is None:
                 raise Problem(
-                    f"{path} is damaged: {len(lines)} lines for {done} steps. Move it "
+                    f"{path} is damaged: it has no line for step {done}. Move it "
                     f"away to go on with a new one from step {done + 1}"
                 )
-            os.truncate(path, sum(map(len, lines)))
+            os.truncate(path, line.end())
         # Line by line, so that one can watch it grow and a crash costs nothing.
         return open(path, "a" if done else "w", encoding="utf-8", buffering=1)
 

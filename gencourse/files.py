@@ -99,8 +99,10 @@ def chunks(shape: tuple[int, ...], bar: bool) -> Iterator[slice]:
 
 def clear_stale(folder: Path) -> None:
     """Remove what killed processes left: files and folders of this name, a day old."""
-    for path in folder.glob(".partial-[0-9]*-" + "[0-9a-f]" * 8):
+    for path in folder.glob(".partial-*"):
         with contextlib.suppress(OSError):
+            if not re.fullmatch(r"\.partial-\d+-[0-9a-f]{8}", path.name):
+                continue
             newest = max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
             if time.time() - newest > 86_400:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -204,7 +204,8 @@ def _checked(**tensors: Tensor) -> list[Tensor]:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             got = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"{name} must be a floating point tensor; got {got}")
-        if not (x.abs() <= _FAR).all():
+        # In half precision the limit itself would be infinite.
+        if not (x.isfinite() & (x.abs() <= min(_FAR, torch.finfo(x.dtype).max))).all():
             worst = x.detach().abs().max().item()
             kind = "got NaN or infinity"
             if math.isfinite(worst):
@@ -289,7 +290,8 @@ def knob_r2(
     for name, a, b in (("z", z, z_test), ("knobs", knobs, knobs_test)):
         if a.ndim != 2 or a.shape[1:] != b.shape[1:] or a.shape[1] == 0:
             raise ValueError(
-                f"{name} and {name}_test must have the same columns; "
+                f"{name} and {name}_test must be (N, D) and (M, D), the same D (for "
+                "one knob knobs[:, :1]); "
                 f"got {tuple(a.shape)} and {tuple(b.shape)}"
             )
     if len(z) != len(knobs) or len(z_test) != len(knobs_test):

@@ -88,7 +88,9 @@ class VAEStep:
         if likelihood == "bernoulli" and s2 == "optimal":
             raise ValueError("a Bernoulli likelihood has no variance: leave s2='fixed'")
         # A negative weight is the wrong sign that lesson 03 shows.
-        if not callable(beta) and not math.isfinite(beta):
+        if not callable(beta) and (
+            not isinstance(beta, (int, float)) or not math.isfinite(beta)
+        ):
             raise ValueError(f"beta is a finite weight or a function, got {beta!r}")
         self.model, self.beta, self.rng = model, beta, rng
         self.s2, self.likelihood = s2, likelihood

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -127,7 +128,7 @@ def fit(
                         x = batch
                         if isinstance(batch, (tuple, list)) and batch:
                             x = batch[0]
-                        if not isinstance(x, Tensor) or x.ndim == 0:
+                        if not isinstance(x, (Tensor, np.ndarray)) or x.ndim == 0:
                             raise TypeError(
                                 f"batch {done + 1} is {x!r:.60}: expected a tensor of "
                                 "images, or a tuple that begins with one"
@@ -371,7 +372,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     missing, IsADirectoryError when path is a folder, PermissionError when the file
     there may not be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not isinstance(getattr(model, "settings", None), dict):
         raise TypeError(
             f"{type(model).__name__} has no .settings, the arguments that rebuild it"
@@ -422,9 +423,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def _clear_stale(folder: Path) -> None:
     """Remove what killed processes left: files of this name, a day old."""
-    for path in folder.glob(".partial-[0-9]*-" + "[0-9a-f]" * 8):
+    for path in folder.glob(".partial-*"):
         with contextlib.suppress(OSError):
-            if time.time() - path.lstat().st_mtime > 86_400:
+            ours = re.fullmatch(r"\.partial-\d+-[0-9a-f]{8}", path.name)
+            if ours and time.time() - path.lstat().st_mtime > 86_400:
                 path.unlink()
 
 
@@ -444,7 +446,7 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
     class.
     """
     _check_class(model_class)
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a saved model")
     if not path.exists():
@@ -474,7 +476,9 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
             with torch.device("meta"):
                 expected = model_class(**settings).state_dict()
         except Exception as error:  # whatever a class says of its arguments
-            raise ValueError(f"{path} has impossible settings: {error}") from error
+            raise ValueError(
+                f"{path} has impossible settings: {type(error).__name__}: {error}"
+            ) from error
         for key in sorted(expected.keys() | tensors.keys()):
             want, got = _kind(expected.get(key)), _kind(tensors.get(key))
             if want != got:
@@ -573,11 +577,21 @@ def _checked_settings(
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} has settings that cannot be read: {error}") from error
     allowed = inspect.signature(model_class).parameters
-    if not isinstance(settings, dict) or not settings.keys() <= allowed.keys():
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in allowed.values())
+    remedy = (
+        "model.settings are the arguments that build the model anew, numbers only; for "
+        "others keep model.state_dict()"
+    )
+    if not isinstance(settings, dict) or not (
+        takes_any or settings.keys() <= allowed.keys()
+    ):
         raise ValueError(
-            f"{path} has settings {text}; {model_class.__name__} takes {list(allowed)}"
+            f"{path} has settings {text}; {model_class.__name__} takes "
+            f"{list(allowed)}: {remedy}"
         )
     for key, value in settings.items():
         if type(value) not in (int, float, bool) or not abs(value) < math.inf:
-            raise ValueError(f"{path} has the setting {key} = {value!r}, not a number")
+            raise ValueError(
+                f"{path} has the setting {key} = {value!r}, not a number: {remedy}"
+            )
     return settings

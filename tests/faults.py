@@ -1,7 +1,8 @@
 """Small data sets, a web server, and processes that are killed: for test_faults_*.
 
-`kill_saving`, `kill_loading` and `load_together` run in a fresh Python of their own,
-because a process that has threads, as pytest's may have, must not fork.
+`kill_saving`, `kill_loading`, `load_while_saving` and `load_together` run in a fresh
+Python of their own, because a process that has threads, as pytest's may have, must not
+fork.
 """
 
 import contextlib
@@ -260,7 +261,9 @@ def load_while_saving(path, seconds):
     children = [start(work) for _ in range(2)]
     loads, found, limit = 0, set(), time.monotonic() + seconds
     try:
-        while time.monotonic() < limit:
+        while loads < 200 or len(found) < 2:
+            if time.monotonic() > limit:
+                break
             found.add(train.load(Autoencoder, path).settings["latent_dim"])
             loads += 1
     finally:

@@ -223,6 +223,9 @@ def test_losses_that_were_lost_are_told_or_begun_anew(tmp_path, here):
     assert here(*command("vae", out, "--steps 5 --resume"))[0] == 0
     with open(losses, encoding="utf-8") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["4", "5"]
+    assert here(*command("vae", out, "--steps 6 --resume"))[0] == 0
+    with open(losses, encoding="utf-8") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["4", "5", "6"]
 
 
 def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(

@@ -45,8 +45,8 @@ def test_kill_while_saving_leaves_a_whole_model(tmp_path):
 @needs_fork
 def test_what_is_loaded_while_others_save_is_whole(tmp_path):
     path = str(tmp_path / "m.safetensors")
-    done = faults.in_a_python_of_its_own("load_while_saving", path=path, seconds=3)
-    assert done["loads"] > 20 and done["found"] == [2, 3]
+    done = faults.in_a_python_of_its_own("load_while_saving", path=path, seconds=60)
+    assert done["loads"] >= 200 and done["found"] == [2, 3]
 
 
 @needs_fork
@@ -90,6 +90,7 @@ def test_what_killed_processes_left_goes_after_a_day_and_nothing_else(
     cache.mkdir()
     ours = ".partial-4711-0123abcd"
     mine = [".partial-mine-0123abcd", "partial-4711-0123abcd"]
+    mine += [".partial-2024-notes-0123abcd"]
     for folder in (tmp_path, cache):
         for name in (ours, *mine):
             (folder / name).write_text("")

@@ -96,7 +96,9 @@ def at_once(paths: list[Path]) -> tuple[float, list[float]]:
     if any(codes):
         shown = [text for code, text in zip(codes, texts, strict=True) if code]
         raise notebooks.Failure("\n".join(shown))
-    rows = [text.strip().splitlines()[-1].split("|") for text in texts]
+    rows = [
+        re.findall(r"^\| \d.*", text, re.MULTILINE)[-1].split("|") for text in texts
+    ]
     return seconds, [float(row[3]) for row in rows]
 
 

@@ -8,15 +8,17 @@ import torch
 
 from tools import bench_lessons, notebooks
 
-# How long each cell took: written by `make lessons`, believed for an hour.
+# How long each cell took: written by `make lessons`, believed for ten minutes.
 TIMES = Path(__file__).parents[2] / "build" / "lessons.xml"
 
 
 def seconds_alone(paths: list[Path]) -> float:
     """The sum of the lessons' times, one after the other."""
-    if TIMES.is_file() and time.time() - TIMES.stat().st_mtime < 3600:
+    if TIMES.is_file() and time.time() - TIMES.stat().st_mtime < 600:
         taken = {path.name: 0.0 for path in paths}
         for case in ET.parse(TIMES).iter("testcase"):
+            if len(case):  # a failure, after which cells may have been left out
+                break
             name = case.get("classname").removeprefix("notebooks.")
             if name in taken:
                 taken[name] += float(case.get("time"))
@@ -32,4 +34,5 @@ def test_four_lessons_at_once_finish_within_memory_and_time():
     together, memory = bench_lessons.at_once(four)
     print(f"\n{together:.0f} s at once, {alone:.0f} s one by one; MiB: {memory}")
     assert together <= 1.3 * alone
-    assert torch.cuda.is_available() or max(memory) < 2048
+    # NaN where the system does not tell.
+    assert torch.cuda.is_available() or not any(used >= 2048 for used in memory)
