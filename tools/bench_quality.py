@@ -143,7 +143,7 @@ def pythae(
             learning_rate=1e-3,
             per_device_train_batch_size=BATCH,
             no_cuda=bench.DEVICE.type == "cpu",
-            seed=torch.initial_seed(),
+            seed=torch.initial_seed() % 2**32,
         )
         rows = BaseDataset(images[:].contiguous(), torch.zeros(len(images)))
         trainer = BaseTrainer(model, rows, training_config=config, callbacks=[Clock()])
