@@ -270,12 +270,13 @@ def run(asked: argparse.Namespace, fabric: Any, stop: "_Stop") -> int:
         free, _ = torch.cuda.mem_get_info(fabric.device)
         if images.pixels.nbytes < free / 4:
             images = images.to(fabric.device)
-    order = functools.partial(_order, len(images), asked.batch_size, asked.seed)
-    per_epoch = len(order(0))
+    batches = images.batches(asked.batch_size, seed=asked.seed, drop_last=True)
+    rows_of = functools.lru_cache(maxsize=1)(batches.rows)
+    per_epoch = len(batches)
     total = asked.steps or (asked.epochs or 10) * per_epoch
     saved = folder and folder.saved
     if saved is None:
-        steps.start(step.model, images[order(0)[0]].to(fabric.device))
+        steps.start(step.model, images[rows_of(0)[0]].to(fabric.device))
     # Sent to all even at the start: processors of two kinds may draw other weights.
     restore(step, *fabric.broadcast(saved or snapshot(step)))
 
@@ -292,7 +293,7 @@ def run(asked: argparse.Namespace, fabric: Any, stop: "_Stop") -> int:
     with stop.after_a_step(), noise:
         while step.steps_done < total:
             epoch, batch = divmod(step.steps_done, per_epoch)
-            rows = order(epoch)[batch].chunk(fabric.world_size)[fabric.global_rank]
+            rows = rows_of(epoch)[batch].chunk(fabric.world_size)[fabric.global_rank]
             try:
                 values = step(images[rows])
             except FloatingPointError as error:
@@ -380,13 +381,6 @@ def _check_batch(asked: argparse.Namespace, processes: int) -> None:
             f"processes x --accumulate {asked.accumulate} = {parts} equal parts: take "
             f"{max(1, round(asked.batch_size / parts)) * parts}"
         )
-
-
-@functools.lru_cache(maxsize=1)
-def _order(n: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """The rows of each batch of an epoch: those that `data.Batches` gives."""
-    order = torch.randperm(n, generator=data._rng(seed, epoch))
-    return list(order.split(batch_size)[: n // batch_size])
 
 
 @contextlib.contextmanager

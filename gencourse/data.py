@@ -133,13 +133,18 @@ class Batches:
         full, rest = divmod(len(self.images), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def rows(self, epoch: int) -> tuple[Tensor, ...]:
+        """The rows of `images` in each batch of this epoch."""
         order = torch.arange(len(self.images))
         if self.shuffle:
-            order = torch.randperm(len(order), generator=_rng(self.seed, self.epoch))
-        self.epoch += 1
+            order = torch.randperm(len(order), generator=_rng(self.seed, epoch))
         rows = order.to(self.images.pixels.device).split(self.batch_size)
-        return map(self.images._gather, rows[: len(self)])
+        return rows[: len(self)]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        rows = self.rows(self.epoch)
+        self.epoch += 1
+        return map(self.images._gather, rows)
 
 
 @dataclass(eq=False, repr=False)

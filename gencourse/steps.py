@@ -12,6 +12,7 @@ several devices: `cli` puts its own there.
 import copy
 import math
 from collections.abc import Callable, Iterable
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +89,7 @@ class VAEStep:
         if likelihood == "bernoulli" and s2 == "optimal":
             raise ValueError("a Bernoulli likelihood has no variance: leave s2='fixed'")
         # A negative weight is the wrong sign that lesson 03 shows.
-        if not callable(beta) and (
-            not isinstance(beta, (int, float)) or not math.isfinite(beta)
-        ):
+        if not callable(beta) and not (isinstance(beta, Real) and math.isfinite(beta)):
             raise ValueError(f"beta is a finite weight or a function, got {beta!r}")
         self.model, self.beta, self.rng = model, beta, rng
         self.s2, self.likelihood = s2, likelihood
