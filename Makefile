@@ -61,16 +61,16 @@ $(READY): pyproject.toml constraints.txt
 	  echo "Install Python 3.11 or newer from python.org or your system's packages."; \
 	  echo "If it is there under another name: make PYTHON=/path/to/python3 lab"; \
 	  exit 1; }; \
-	"$$python" tools/setup_env.py --constraints="$(CONSTRAINTS)" --cpu="$(CPU)"
+	"$$python" tools/setup/setup_env.py --constraints="$(CONSTRAINTS)" --cpu="$(CPU)"
 
 # Packages for one purpose only; a file in .venv tells that they are there.
 EXTRAS := .venv/docs .venv/slides .venv/browser
 $(EXTRAS): .venv/%: $(READY)
-	@$(PY) tools/extras.py $* --constraints="$(CONSTRAINTS)"
+	@$(PY) tools/setup/extras.py $* --constraints="$(CONSTRAINTS)"
 	@touch $@
 
 lab: $(READY)
-	@$(PY) tools/lab.py $(LAB_ARGS)
+	@$(PY) tools/setup/lab.py $(LAB_ARGS)
 
 test: lint unit lessons
 
@@ -89,22 +89,22 @@ lessons: $(READY)
 	  notebooks/$(LESSON)*.ipynb
 
 course: $(READY)
-	@$(PY) tools/notebooks.py pages --to build $(LESSON)
+	@$(PY) -m tools.publish.notebooks pages --to build $(LESSON)
 
 notebooks: $(READY)
-	@$(PY) tools/notebooks.py store $(LESSON)
+	@$(PY) -m tools.publish.notebooks store $(LESSON)
 
 html: .venv/docs
-	@$(PY) tools/site.py
+	@$(PY) -m tools.publish.site
 
 student: $(READY)
-	@$(PY) tools/editions.py student
+	@$(PY) -m tools.publish.editions student
 
 nbgrader: $(READY)
-	@$(PY) tools/editions.py nbgrader
+	@$(PY) -m tools.publish.editions nbgrader
 
 slides: .venv/slides
-	@$(PY) tools/editions.py slides
+	@$(PY) -m tools.publish.editions slides
 
 test-browser: html .venv/slides .venv/browser
 	GENCOURSE_SITE=build/html $(PY) -m pytest tests/browser
@@ -113,10 +113,10 @@ test-load: $(READY)
 	$(PY) -m pytest -s tests/load
 
 bench: $(READY)
-	@$(PY) tools/bench.py
-	@$(PY) tools/bench_quality.py
-	@$(PY) tools/bench_scaling.py
-	@$(PY) tools/bench_lessons.py --at-once
+	@$(PY) -m tools.measure.speed
+	@$(PY) -m tools.measure.quality
+	@$(PY) -m tools.measure.scaling
+	@$(PY) -m tools.measure.lessons --at-once
 
 format: $(READY)
 	$(PY) -m ruff check --fix-only

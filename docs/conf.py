@@ -1,4 +1,4 @@
-"""Settings of the web site; `make html` builds it (tools/site.py)."""
+"""Settings of the web site; `make html` builds it (tools/publish/site.py)."""
 
 import importlib.util
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools import site  # noqa: E402
+from tools.publish import site  # noqa: E402
 
 project = "gencourse"
 author = "The gencourse authors"

@@ -4,20 +4,25 @@
 image. An autoencoder is both; a VAE is both with twice the encoder's outputs; a GAN's
 generator is a decoder and its discriminator an encoder with one output.
 
-Read the files in the order in which data flows:
+What the lessons teach lies flat in this folder. Read it in the order in which data
+flows:
 
     faces     knobs, render(knobs, size), project(images): the true decoder, the referee
     data      load(name, size): faces, handwriting, downloads, a folder; batches
-    files     how data reads, checks, fetches and caches files (skip at first reading)
     nets      Encoder, Decoder
     models    Autoencoder, VAE, GAN
     losses    one number per example; the equation is the first line
     steps     one update of each model
-    train     seed_everything, fit, save, load
+    train     seed_everything, fit
     metrics   fidelity, coverage and the other numbers that the lessons compare
-    plot      pictures with a text for those who cannot see them
-    checks    the exercises: what is wrong with an answer, hints, progress
-    cli       the command `gencourse train`, for many devices (skip at first reading)
+
+Skip the rest at first reading:
+
+    store     saved models, and the results that come along
+    plot/     pictures with a text for those who cannot see them
+    checks/   the exercises: what is wrong with an answer, hints, progress
+    sources/  where images come from: faces, digits, files, folders, downloads
+    scale/    the command `gencourse train`, for many devices
 
 Each is imported when it is first used, so `import gencourse` costs nothing.
 """
@@ -29,16 +34,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "checks",
-    "cli",
     "data",
     "faces",
-    "files",
     "losses",
     "metrics",
     "models",
     "nets",
     "plot",
+    "scale",
+    "sources",
     "steps",
+    "store",
     "train",
 ]
 

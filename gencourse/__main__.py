@@ -2,7 +2,7 @@
 
 import sys
 
-from gencourse.cli import main
+from gencourse.scale.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,32 +11,31 @@ read, checked, downloaded and cached stands in `files`.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gencourse import files
+from gencourse.sources.celeba import celeba_sources
+from gencourse.sources.disk import convert
+from gencourse.sources.drawn import digits_sources, faces_sources
+from gencourse.sources.folder import folder_sources
+from gencourse.sources.idx import IDX_SETS, idx_sources
+from gencourse.sources.source import (
+    Request,
+    choose_rows,
+    fill,
+    find_root,
+    resolve,
+    rng_for,
+)
 
 # Train and test together stay float32 up to this many bytes, and uint8 beyond.
 FLOAT_LIMIT = 2**30
-# Fewer image files than these are decoded at each load, more only once, into a cache.
-CACHE_FROM = 2_000
-
-FASHION = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle-boot"
-IDX_SETS = {  # name -> torchvision's class (and folder), names of the ten classes
-    "mnist": ("MNIST", "0 1 2 3 4 5 6 7 8 9"),
-    "fashion-mnist": ("FashionMNIST", FASHION),
-    "kmnist": ("KMNIST", "o ki su tsu na ha ma ya re wo"),
-}
 NAMES = ("faces", "digits", *IDX_SETS, "celeba")
-_Ask = SimpleNamespace  # load's arguments: name, root, size, channels, wanted, ...
 
 
 @dataclass(eq=False, repr=False)
@@ -87,7 +86,7 @@ class Images:
         # Seen as (N, S, S, C) each image is copied whole: many times faster than
         # index_select on the channels_last view, and the result stays channels_last.
         batch = self.pixels.permute(0, 2, 3, 1).index_select(0, rows)
-        return files.convert(batch.permute(0, 3, 1, 2), torch.float32)  # (B, C, S, S)
+        return convert(batch.permute(0, 3, 1, 2), torch.float32)  # (B, C, S, S)
 
     def batches(
         self,
@@ -137,7 +136,7 @@ class Batches:
         """The rows of `images` in each batch of this epoch."""
         order = torch.arange(len(self.images))
         if self.shuffle:
-            order = torch.randperm(len(order), generator=_rng(self.seed, epoch))
+            order = torch.randperm(len(order), generator=rng_for(self.seed, epoch))
         rows = order.to(self.images.pixels.device).split(self.batch_size)
         return rows[: len(self)]
 
@@ -214,162 +213,28 @@ def load(
     for n in (train_size, test_size):
         if n is not None and not (isinstance(n, int) and n > 0):
             raise ValueError(f"train_size or test_size is {n!r}; it must be 1 or more")
-    ask = _Ask(name=files.resolve(name, NAMES), root=files.find_root(root))
-    ask.channels = channels and int(channels)
-    ask.size, ask.wanted = size, (train_size, test_size)
-    ask.seed, ask.download = seed, download
-    readers = {"faces": _faces, "digits": _digits, "celeba": _celeba}
-    readers |= dict.fromkeys(IDX_SETS, _idx_set)
-    sources, channels, target_names = readers.get(ask.name, _folder)(ask)
+    request = Request(
+        resolve(name, NAMES),
+        size,
+        channels,
+        (train_size, test_size),
+        seed,
+        find_root(root),
+        download,
+    )
+    readers = {
+        "faces": faces_sources,
+        "digits": digits_sources,
+        "celeba": celeba_sources,
+    }
+    readers |= dict.fromkeys(IDX_SETS, idx_sources)
+    sources, channels, target_names = readers.get(request.name, folder_sources)(request)
 
-    rows = _rows([source.n for source in sources], ask)
+    rows = choose_rows([source.n for source in sources], request)
     as_float = sum(map(len, rows)) * channels * size**2 * 4 <= FLOAT_LIMIT
     images = []
     for source, chosen in zip([sources[0], sources[-1]], rows, strict=True):
-        pixels = _store(source, chosen, channels, ask, as_float)
+        pixels = fill(source, chosen, channels, request, as_float)
         extras = [x if x is None else x[chosen] for x in (source.labels, source.knobs)]
         images.append(Images(pixels, *extras))
-    return Dataset(str(ask.name), size, channels, *images, target_names)
-
-
-@dataclass
-class _Source:
-    """n images before they are read: `read(rows)` gives (B, C, S, S)."""
-
-    n: int
-    read: Callable[[Tensor], Tensor]  # float32 in [0, 1], or uint8
-    labels: Tensor | None = None
-    knobs: Tensor | None = None
-    stamp: Callable[[Tensor], str] | None = None  # tells whether the files changed
-    decoded: bool = False  # from image files, which takes time
-
-
-def _rng(seed: int, stream: int) -> torch.Generator:
-    """A generator of its own for each pair of numbers."""
-    digest = hashlib.sha256(f"{seed} {stream}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def _rows(counts: list[int], ask: _Ask) -> list[Tensor]:
-    """Indices for train and test, in order: chosen from both, or one set split."""
-    if len(counts) == 2:
-        orders = []
-        for part, what in enumerate(("train_size", "test_size")):
-            n, wanted = counts[part], ask.wanted[part]
-            if wanted is not None and wanted > n:
-                raise ValueError(f"{what} is {wanted}, but {ask.name} has only {n}")
-            orders.append(torch.randperm(n, generator=_rng(ask.seed, part))[:wanted])
-    else:
-        n, share = counts[0], 1 / 6 if ask.name == "digits" else 0.1
-        n_test = ask.wanted[1] or max(1, round(n * share))
-        n_train = ask.wanted[0] or max(1, n - n_test)
-        if n_train + n_test > n:
-            sizes = f"train_size {n_train} and test_size {n_test}"
-            raise ValueError(f"{ask.name} has {n} images: too few for {sizes}")
-        order = torch.randperm(n, generator=_rng(ask.seed, 0))
-        orders = [order[n_test : n_test + n_train], order[:n_test]]
-    return [order.sort().values for order in orders]
-
-
-def _store(source: _Source, rows: Tensor, c: int, ask: _Ask, as_float: bool) -> Tensor:
-    """The pixels of rows, (n, C, size, size): in memory, or mapped from a cache."""
-    dtype = torch.float32 if as_float else torch.uint8
-    shape = (len(rows), ask.size, ask.size, c)
-    slow = source.decoded and len(rows) >= CACHE_FROM
-
-    def read(chunk: slice) -> Tensor:
-        return source.read(rows[chunk]).permute(0, 2, 3, 1)
-
-    if source.stamp and (slow or not as_float):
-        pixels = files.cached(read, shape, source.stamp(rows), ask.root / "cache")
-        if pixels is not None:
-            return files.convert(pixels.permute(0, 3, 1, 2), dtype)
-    pixels = torch.empty(shape, dtype=dtype)
-    for chunk in files.chunks(shape, bar=slow):
-        pixels[chunk] = files.convert(read(chunk), dtype)
-    return pixels.permute(0, 3, 1, 2)
-
-
-# ------------ set by set: sources of train and test (or one to split), channels, names
-
-
-def _faces(ask: _Ask) -> tuple:
-    from gencourse import faces
-
-    if ask.size < 16:
-        raise ValueError(f"size {ask.size} is too small for faces; take 16 or more")
-    channels, sources = ask.channels or 3, []
-    for part, n in enumerate((ask.wanted[0] or 20_000, ask.wanted[1] or 2_000)):
-        # Seeds that nobody would type: sample_knobs(n, seed=0) in a lesson must not
-        # draw the training faces again and call them fresh.
-        knobs = faces.sample_knobs(n, seed=_rng(ask.seed, part).initial_seed())
-
-        def read(rows: Tensor, knobs: Tensor = knobs) -> Tensor:
-            with torch.no_grad():
-                return faces.render(knobs[rows], ask.size, gray=channels == 1)
-
-        sources.append(_Source(n, read, knobs=knobs))
-    return sources, channels, tuple(faces.KNOB_NAMES)
-
-
-def _digits(ask: _Ask) -> tuple:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).float().div(16)  # (1797, 8, 8)
-    labels = torch.from_numpy(bunch.target).long()
-    return [_gray(images, labels, ask)], ask.channels or 1, tuple("0123456789")
-
-
-def _idx_set(ask: _Ask) -> tuple:
-    folder, classes = IDX_SETS[ask.name]
-    sources = [_gray(x, y, ask, True) for x, y in files.idx_set(ask, folder)]
-    return sources, ask.channels or 1, tuple(classes.split())
-
-
-def _gray(images: Tensor, labels: Tensor, ask: _Ask, cache: bool = False) -> _Source:
-    """A source of gray images (N, H, H) in memory, uint8 or float32."""
-
-    def read(rows: Tensor) -> Tensor:
-        x = files.convert(images[rows, None], torch.float32)  # (B, 1, H, H)
-        if (x.shape[-1], ask.size) == (28, 32):
-            x = F.pad(x, (2, 2, 2, 2))
-        elif x.shape[-1] != ask.size:
-            x = F.interpolate(x, (ask.size,) * 2, mode="bilinear", antialias=True)
-        return x.clamp(0, 1).expand(-1, ask.channels or 1, -1, -1)
-
-    def stamp(rows: Tensor) -> str:
-        return hashlib.sha256(images[rows].numpy()).hexdigest()
-
-    return _Source(len(images), read, labels, stamp=stamp if cache else None)
-
-
-def _celeba(ask: _Ask) -> tuple:
-    c = ask.channels or 3
-    parts, attributes = files.celeba(ask)
-    return [_photos(paths, ask.size, c, y) for paths, y in parts], c, attributes
-
-
-def _folder(ask: _Ask) -> tuple:
-    listings = files.list_folder(ask.name)
-    class_of = {path: name for listing in listings for path, name in listing.items()}
-    classes = tuple(sorted(set(class_of.values())))
-    classes = None if "" in classes or len(classes) < 2 else classes
-    channels = ask.channels or (1 if files.all_gray(class_of) else 3)
-    sources = []
-    for listing in listings:
-        labels = classes and torch.tensor([classes.index(c) for c in listing.values()])
-        sources.append(_photos(list(listing), ask.size, channels, labels))
-    return sources, channels, classes
-
-
-def _photos(paths: list, size: int, channels: int, labels: Tensor | None) -> _Source:
-    """A source of image files."""
-
-    def read(rows: Tensor) -> Tensor:
-        return files.read_images([paths[row] for row in rows], size, channels)
-
-    def stamp(rows: Tensor) -> str:
-        return files.stamp([paths[row] for row in rows])
-
-    return _Source(len(paths), read, labels, stamp=stamp, decoded=True)
+    return Dataset(str(request.name), size, channels, *images, target_names)

@@ -29,8 +29,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from gencourse import data, files, train
+from gencourse import data, store
 from gencourse.models import Autoencoder
+from gencourse.sources import download
 
 TESTS = Path(__file__).resolve().parent
 
@@ -160,7 +161,7 @@ def ready_to_fork(url, resources):
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0
     tqdm.set_lock(threading.RLock())
-    mnist = files.torchvision().datasets.MNIST
+    mnist = download.torchvision().datasets.MNIST
     mnist.mirrors, mnist.resources = [url], [tuple(pair) for pair in resources]
 
 
@@ -223,25 +224,25 @@ def kill_saving(path, seed, seconds):
     torch.set_num_threads(1)
     rng, path = random.Random(seed), Path(path)
     models = [Autoencoder(8, 32, 3, 16) for _ in range(2)]
-    train.save(models[0], path)
-    wholes = [train._digest("", "", model.state_dict()) for model in models]
+    store.save(models[0], path)
+    wholes = [store.digest("", "", model.state_dict()) for model in models]
 
     def work():
         while True:
             for model in models:
-                train.save(model, path)
+                store.save(model, path)
 
     trials, stopped_inside, found = 0, 0, set()
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         kill_after(work, rng.uniform(0, 0.05))
-        state = train.load(Autoencoder, path).state_dict()
-        found.add(wholes.index(train._digest("", "", state)))
+        state = store.load(Autoencoder, path).state_dict()
+        found.add(wholes.index(store.digest("", "", state)))
         halves = list(path.parent.glob(".partial-*"))
         stopped_inside += len(halves) > 0
         for half in halves:
             half.unlink()
-        train.save(models[0], path)  # the next call works
+        store.save(models[0], path)  # the next call works
         assert os.listdir(path.parent) == [path.name]
         trials += 1
     return {"trials": trials, "stopped inside": stopped_inside, "found": sorted(found)}
@@ -251,12 +252,12 @@ def load_while_saving(path, seconds):
     """Two processes replace the same file, over and over, while this one loads it."""
     torch.set_num_threads(1)
     models = [Autoencoder(latent_dim, 16, 1, 2) for latent_dim in (2, 3)]
-    train.save(models[0], path)
+    store.save(models[0], path)
 
     def work():
         while True:
             for model in models:
-                train.save(model, path)
+                store.save(model, path)
 
     children = [start(work) for _ in range(2)]
     loads, found, limit = 0, set(), time.monotonic() + seconds
@@ -264,7 +265,7 @@ def load_while_saving(path, seconds):
         while loads < 200 or len(found) < 2:
             if time.monotonic() > limit:
                 break
-            found.add(train.load(Autoencoder, path).settings["latent_dim"])
+            found.add(store.load(Autoencoder, path).settings["latent_dim"])
             loads += 1
     finally:
         for child in children:

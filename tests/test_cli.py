@@ -15,7 +15,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from gencourse import cli, data, models, steps, train
+from gencourse import data, models, steps, store, train
+from gencourse.scale import checkpoints, request, share
+from gencourse.scale import command as train_command
 
 pytest.importorskip(
     "lightning_fabric", reason="lightning-fabric is missing: pip install -e .[scale]"
@@ -66,7 +68,7 @@ def here(capsys):
 
     def run(*arguments):
         with torch.random.fork_rng(devices=[]):
-            code = cli.main(list(arguments))
+            code = train_command.main(list(arguments))
         return code, *capsys.readouterr()
 
     return run
@@ -120,7 +122,7 @@ def test_one_process_does_what_the_lessons_do(model, tmp_path, here):
         assert [row[name] for row in rows] == pytest.approx(values, rel=1e-6)
     if model == "gan":
         step.use_average()
-    saved = train.load(CLASSES[model], tmp_path / "a/model.safetensors")
+    saved = store.load(CLASSES[model], tmp_path / "a/model.safetensors")
     for name, value in saved.state_dict().items():
         torch.testing.assert_close(value, net.state_dict()[name], rtol=1e-5, atol=1e-6)
 
@@ -137,7 +139,7 @@ def test_two_processes_give_the_curve_of_one(model, tmp_path, here):
     assert "2 processes x 1 parts x 16 images" in out
     assert_close(curve(tmp_path / "two"), curve(tmp_path / "one"), 1e-4)
     for name in ("one", "two"):
-        train.load(CLASSES[model], tmp_path / name / "model.safetensors")
+        store.load(CLASSES[model], tmp_path / name / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -159,8 +161,8 @@ def test_parts_of_a_wasserstein_batch_share_one_draw_of_the_penalty():
         torch.manual_seed(0)
         rng = torch.Generator().manual_seed(1)
         step = steps.GANStep(models.GAN(3, 16, 1, 4), loss="wasserstein", rng=rng)
-        noise = cli._SharedNoise(step)
-        cli.share(step, one_device(), noise, parts)
+        noise = share.SharedNoise(step)
+        share.share(step, one_device(), noise, parts)
         x = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(2))
         with noise:
             return [step(x) for _ in range(5)]
@@ -234,9 +236,9 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    write_whole = train.write_whole
+    write_whole = store.write_whole
     monkeypatch.setattr(
-        train,
+        store,
         "write_whole",
         lambda path, content: (
             ("000004" in path.name and full()) or write_whole(path, content)
@@ -246,7 +248,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
     code, _, err = here(*command("vae", out, "--steps 9 --checkpoint-every 2"))
     assert code == 1 and "no checkpoint at step 4: " in err and "No space" in err
     assert steps_kept(out) == [2]
-    monkeypatch.setattr(cli.Folder, "add", full)
+    monkeypatch.setattr(checkpoints.Folder, "add", full)
     code, _, err = here(*command("vae", out, "--steps 9 --resume"))
     assert code == 1 and "No space" in err and f"{out} with --resume" in err
 
@@ -368,7 +370,7 @@ def test_bf16_stays_finite_and_near(model, tmp_path, here):
     assert full != half
     assert all(math.isfinite(v) for row in half for v in row.values())
     assert_close(half, full, 0.1)
-    train.load(CLASSES[model], tmp_path / "bf16/model.safetensors")
+    store.load(CLASSES[model], tmp_path / "bf16/model.safetensors")
 
 
 @pytest.mark.slow
@@ -382,15 +384,21 @@ def test_torchrun_starts_it_too(tmp_path):
 
 
 def test_processes_come_from_whoever_started_them():
-    assert cli._processes(None, {}) == (None, 1)
-    assert cli._processes(3, {}) == (3, 1)
+    assert train_command._processes(None, {}) == (None, 1)
+    assert train_command._processes(3, {}) == (3, 1)
     torchrun = {"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}
-    assert cli._processes(None, torchrun) == cli._processes(4, torchrun) == (4, 2)
+    assert (
+        train_command._processes(None, torchrun)
+        == train_command._processes(4, torchrun)
+        == (4, 2)
+    )
     slurm = {"SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "16"}
     slurm["SLURM_STEP_NUM_NODES"] = "2"
-    assert cli._processes(None, slurm) == (8, 2)
-    with pytest.raises(cli.Problem, match="--devices 3 .* 4 processes on each of 2"):
-        cli._processes(3, torchrun)
+    assert train_command._processes(None, slurm) == (8, 2)
+    with pytest.raises(
+        request.Problem, match="--devices 3 .* 4 processes on each of 2"
+    ):
+        train_command._processes(3, torchrun)
 
 
 # --- what cannot work -----------------------------------------------------------------
@@ -431,7 +439,7 @@ def test_unknown_models_and_values_are_refused(capsys):
         ("vae digits --s2 small", "argument --s2: invalid"),
     ):
         with pytest.raises(SystemExit):
-            cli.main(["train", *arguments.split(), "--out", "x"])
+            train_command.main(["train", *arguments.split(), "--out", "x"])
         assert says in capsys.readouterr().err
 
 

@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from gencourse import data, faces, files
+from gencourse import data, faces
+from gencourse.sources import download, source
+from gencourse.sources import folder as folder_source
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTS = ("train", "t10k")
@@ -183,10 +185,10 @@ def test_relatives_of_mnist(tmp_path, monkeypatch, name, folder):
 
 def test_root_argument_beats_environment_and_default_is_data(tmp_path, monkeypatch):
     monkeypatch.setenv("GENCOURSE_DATA", str(tmp_path / "env"))
-    assert files.find_root(tmp_path / "argument") == tmp_path / "argument"
-    assert files.find_root(None) == tmp_path / "env"
+    assert source.find_root(tmp_path / "argument") == tmp_path / "argument"
+    assert source.find_root(None) == tmp_path / "env"
     monkeypatch.delenv("GENCOURSE_DATA")
-    assert files.find_root(None).name == "data"
+    assert source.find_root(None).name == "data"
 
 
 # ------------------------------------------------------------------ images, batches
@@ -446,7 +448,7 @@ def mirror(monkeypatch):
     state.resources = [
         (path[1:], hashlib.md5(content).hexdigest()) for path, content in served.items()
     ]
-    mnist = files.torchvision().datasets.MNIST
+    mnist = download.torchvision().datasets.MNIST
     monkeypatch.setattr(mnist, "mirrors", [state.url])
     monkeypatch.setattr(mnist, "resources", state.resources)
     yield state
@@ -464,7 +466,7 @@ def test_download_and_then_never_again(tmp_path, mirror):
     assert os.listdir(tmp_path / "new" / "root") == ["MNIST"]
     # torchvision itself accepts what lies there.
     mirror.files.clear()
-    theirs = files.torchvision().datasets.MNIST(tmp_path / "new/root", download=True)
+    theirs = download.torchvision().datasets.MNIST(tmp_path / "new/root", download=True)
     assert len(theirs) == 30
 
 
@@ -505,11 +507,12 @@ def test_two_processes_download_and_cache_at_once(tmp_path, mirror):
     colored_folder(tmp_path / "own", 12)
     script = f"""
         import torch
-        from gencourse import data, files
+        from gencourse import data
+        from gencourse.sources import download, source
         torch.set_num_threads(1)
-        mnist = files.torchvision().datasets.MNIST
+        mnist = download.torchvision().datasets.MNIST
         mnist.mirrors, mnist.resources = [{mirror.url!r}], {mirror.resources!r}
-        data.CACHE_FROM = 0
+        source.CACHE_FROM = 0
         for _ in range(2):
             own = data.load({str(tmp_path / "own")!r}, 16, root={str(tmp_path)!r})
             one = data.load("mnist", root={str(tmp_path)!r})
@@ -558,7 +561,7 @@ def fake_torchvision(tmp_path, monkeypatch):
 
     real = {name: sys.modules.pop(name) for name in loaded()}
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(files, "_declared", [])
+    monkeypatch.setattr(download, "_declared", [])
     yield install
     for name in loaded():
         del sys.modules[name]
@@ -568,18 +571,18 @@ def fake_torchvision(tmp_path, monkeypatch):
 def test_torchvision_that_is_installed_here():
     # Whether the plain import works depends on the build; through data it must.
     done = fresh_python("""
-        from gencourse import files
+        from gencourse.sources import download
         try:
             import torchvision
             plain = True
         except RuntimeError as error:
             plain = False
             assert "operator torchvision::" in str(error)
-        torchvision = files.torchvision()
+        torchvision = download.torchvision()
         assert torchvision.datasets.MNIST and torchvision.datasets.CelebA
         import torchvision as again
-        assert again is torchvision and files.torchvision() is torchvision
-        assert plain == (len(files._declared) == 0)
+        assert again is torchvision and download.torchvision() is torchvision
+        assert plain == (len(download._declared) == 0)
         print("fine")
     """)
     assert done.stdout == "fine\n", done.stderr
@@ -591,15 +594,15 @@ def test_missing_operators_are_declared_whatever_their_names(fake_torchvision):
         for name in ("first_new", "second_new"):
             torch.library.register_fake(f"torchvision::{name}", lambda *a: a[0])
     """)
-    files.torchvision()
-    assert len(files._declared) == 2
+    download.torchvision()
+    assert len(download._declared) == 2
     assert torch.ops.torchvision.first_new and torch.ops.torchvision.second_new
 
 
 def test_torchvision_that_works_is_left_alone(fake_torchvision, monkeypatch):
     fake_torchvision("name = 'whole'")
     monkeypatch.setattr(torch.library, "Library", None)  # would fail, if it were called
-    assert files.torchvision().name == "whole" and files._declared == []
+    assert download.torchvision().name == "whole" and download._declared == []
 
 
 @pytest.mark.parametrize(
@@ -614,7 +617,7 @@ def test_torchvision_that_works_is_left_alone(fake_torchvision, monkeypatch):
 def test_versions_that_do_not_match(fake_torchvision, code):
     fake_torchvision(code)
     with pytest.raises(RuntimeError) as told:
-        files.torchvision()
+        download.torchvision()
     minor = int(torch.__version__.split(".")[1])
     assert torch.__version__ in str(told.value)
     assert f"torchvision==0.{minor + 15}.*" in str(told.value)
@@ -623,7 +626,7 @@ def test_versions_that_do_not_match(fake_torchvision, code):
 def test_torchvision_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(RuntimeError, match="pip install 'torchvision"):
-        files.torchvision()
+        download.torchvision()
 
 
 # --------------------------------------------------------------- folders of images
@@ -685,7 +688,7 @@ def gradient(height=64, width=64):
 
 
 def one(path, size=8, channels=3):
-    return torch.tensor(files.decode(path, size, channels)).permute(2, 0, 1)
+    return torch.tensor(folder_source.decode(path, size, channels)).permute(2, 0, 1)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".bmp", ".webp", ".tiff"])
@@ -779,7 +782,7 @@ def test_images_that_cannot_be_read_are_all_named(tmp_path):
     assert snapshot(own) == before
     for name in damages:
         with pytest.raises(Exception, match="."):
-            files.decode(own / name, 8, 3)
+            folder_source.decode(own / name, 8, 3)
 
 
 def test_many_unreadable_images_are_counted(tmp_path):
@@ -844,7 +847,7 @@ def test_cache_is_used_and_a_stale_one_is_not(tmp_path, monkeypatch, small_limit
     first = ask()
     assert len(cache_files(tmp_path / "root")) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(files, "decode", None)  # would fail, if it were called
+        patch.setattr(folder_source, "decode", None)  # would fail, if it were called
         again = ask()
     assert torch.equal(first.train.pixels, again.train.pixels)
     for path in own.iterdir():
@@ -948,7 +951,7 @@ def celeba(root, n=12, packed=False):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_celeba(tmp_path, monkeypatch, packed):
-    monkeypatch.setattr(data, "CACHE_FROM", 1)
+    monkeypatch.setattr(source, "CACHE_FROM", 1)
     folder = celeba(tmp_path, packed=packed)
     before = snapshot(folder)
     found = data.load("celeba", 64, root=tmp_path)
@@ -959,7 +962,7 @@ def test_celeba(tmp_path, monkeypatch, packed):
         bits = (part.labels * 2 ** torch.arange(40)).sum(1)
         assert bits.tolist() == ids and part.labels.shape == (4, 40)
     assert len(cache_files(tmp_path)) == 2 and snapshot(folder) == before
-    monkeypatch.setattr(files, "decode", None)
+    monkeypatch.setattr(folder_source, "decode", None)
     again = data.load("celeba", 64, root=tmp_path)
     assert torch.equal(again.train.pixels, found.train.pixels)
     with pytest.raises(ValueError, match="train_size is 5, but celeba has only 4"):
@@ -982,7 +985,7 @@ def test_celeba_by_hand_when_it_cannot_be_downloaded(tmp_path, no_network):
 
 def test_celeba_download_moves_whole_files(tmp_path, monkeypatch):
     source = celeba(tmp_path / "source", packed=True)
-    utils = files.torchvision().datasets.utils
+    utils = download.torchvision().datasets.utils
     calls = []
 
     def fetch(file_id, root, filename, md5):

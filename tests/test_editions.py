@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tools import deck, editions, notebooks
+from tools.publish import deck, editions, notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
@@ -132,9 +132,11 @@ def test_the_student_edition_runs_where_it_lies(lesson, tmp_path):
 
 def test_a_link_that_students_could_not_follow_is_refused(lesson, tmp_path):
     nb = notebooks.read(lesson / "01_lesson.ipynb")
-    nb.cells[0].source = "[the script](../tools/compare.py)"
+    nb.cells[0].source = "[the script](../tools/measure/compare.py)"
     notebooks.write(nb, lesson / "01_lesson.ipynb")
-    with pytest.raises(notebooks.Failure, match=r"01_lesson.*'\.\./tools/compare\.py'"):
+    with pytest.raises(
+        notebooks.Failure, match=r"01_lesson.*'\.\./tools/measure/compare\.py'"
+    ):
         editions.student(lesson, tmp_path / "student")
 
 

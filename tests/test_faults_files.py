@@ -19,8 +19,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gencourse import data, files, train
+from gencourse import data, store
 from gencourse.models import VAE, Autoencoder
+from gencourse.sources import download
+from gencourse.sources import folder as folder_source
+from gencourse.sources.source import rng_for
 
 TINY = dict(size=16, channels=1, width=1)
 
@@ -48,13 +51,13 @@ def not_what_it_should_be():
 @pytest.fixture
 def saved(tmp_path):
     path, model = tmp_path / "m.safetensors", VAE(1, **TINY)
-    train.save(model, path)
+    store.save(model, path)
     return path, path.read_bytes()
 
 
 def refused(path, words="m.safetensors (is|has)"):
     with pytest.raises(ValueError, match=words) as told:
-        train.load(VAE, path)
+        store.load(VAE, path)
     assert str(path) in str(told.value)
 
 
@@ -63,13 +66,13 @@ def test_every_flipped_byte_of_a_model_is_noticed(saved):
     is the same then."""
     path, whole = saved
     rng = faults.new_rng()
-    wanted = train.load(VAE, path).state_dict()
+    wanted = store.load(VAE, path).state_dict()
     header = 8 + int.from_bytes(whole[:8], "little")
     for place in range(len(whole)):
         content = faults.flipped(whole, place, rng)
         path.write_bytes(content)
         if whole[place:header].isspace() and content[place] in b"\t\n\r":
-            found = train.load(VAE, path).state_dict()
+            found = store.load(VAE, path).state_dict()
             assert all(torch.equal(found[key], wanted[key]) for key in wanted)
         else:
             refused(path)
@@ -122,7 +125,7 @@ def test_a_pickle_is_refused_unread_whatever_it_is_called(tmp_path, name):
     for content in traps(canary):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="Pickled files .* never opened"):
-            train.load(Autoencoder, path)
+            store.load(Autoencoder, path)
         assert not canary.exists()
     pickle.loads(next(traps(canary)))
     assert canary.exists()  # so the trap works
@@ -162,9 +165,9 @@ def test_a_pipe_or_device_is_neither_waited_for_nor_replaced(saved, tmp_path):
     writer = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # so that opening cannot hang
     for path in (pipe, "/dev/null"):
         with pytest.raises(ValueError, match=f"{path} is a device or a pipe"):
-            train.load(VAE, path)
+            store.load(VAE, path)
     with pytest.raises(ValueError, match="pipe is a device or a pipe"):
-        train.save(VAE(1, **TINY), pipe)
+        store.save(VAE(1, **TINY), pipe)
     os.close(writer)
     assert pipe.is_fifo()
     raw = faults.put(tmp_path / "MNIST" / "raw", faults.mnist_files(4, 2))
@@ -175,7 +178,7 @@ def test_a_pipe_or_device_is_neither_waited_for_nor_replaced(saved, tmp_path):
     own = faults.pictures(tmp_path / "own", 1)
     (own / "001.png").symlink_to("/dev/null")
     with pytest.raises(RuntimeError, match="001.png: a device or a pipe"):
-        files.read_images(sorted(own.iterdir()), 8, 3)
+        folder_source.read_images(sorted(own.iterdir()), 8, 3)
 
 
 def test_saving_keeps_links_and_rights_and_takes_the_longest_name(saved, tmp_path):
@@ -183,16 +186,16 @@ def test_saving_keeps_links_and_rights_and_takes_the_longest_name(saved, tmp_pat
     link, model = tmp_path / "link", VAE(2, **TINY)
     link.symlink_to(path)
     path.chmod(0o600)
-    train.save(model, link)
+    store.save(model, link)
     assert link.is_symlink() and path.stat().st_mode & 0o777 == 0o600
-    assert train.load(VAE, path).settings == model.settings
+    assert store.load(VAE, path).settings == model.settings
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "m")
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
-        train.save(model, tmp_path / "dangling")
+        store.save(model, tmp_path / "dangling")
     assert (tmp_path / "dangling").is_symlink()
     long = tmp_path / ("x" * 255)
-    train.save(model, long)
-    assert train.load(VAE, long).settings == model.settings
+    store.save(model, long)
+    assert store.load(VAE, long).settings == model.settings
 
 
 # ------------------------------------------------------------------- idx files and .gz
@@ -263,7 +266,7 @@ def test_damage_of_idx_is_noticed_but_for_single_pixels_and_labels(tmp_path):
 def decoded(path):
     """The pixels, or None where the error names the file."""
     try:
-        return files.read_images([path], 8, 3)
+        return folder_source.read_images([path], 8, 3)
     except RuntimeError as error:
         assert str(path) in str(error) and "Nothing was deleted" in str(error)
 
@@ -320,7 +323,7 @@ def seed_with(own, name):
     """A seed that puts the image into the training set of four out of five."""
     place = sorted(os.listdir(own)).index(name)
     for seed in range(50):
-        order = torch.randperm(5, generator=data._rng(seed, 0))
+        order = torch.randperm(5, generator=rng_for(seed, 0))
         if order[0] != place:
             return seed
 
@@ -388,7 +391,7 @@ def test_every_damage_of_a_download_is_noticed_and_nothing_is_kept(
     rng = faults.new_rng()
     whole = faults.zipped(faults.mnist_files())
     served = dict(whole)
-    mnist = files.torchvision().datasets.MNIST
+    mnist = download.torchvision().datasets.MNIST
     with faults.Server(served) as server:
         monkeypatch.setattr(mnist, "mirrors", [server.url])
         monkeypatch.setattr(mnist, "resources", server.resources)
@@ -418,7 +421,7 @@ def test_names_inside_a_download_lead_nowhere(tmp_path, monkeypatch):
         named = b"\x1f\x8b\x08\x08" + plain[4:10] + b"../../canary\0" + plain[10:]
         assert gzip.decompress(named) == content
         served[f"{name}.gz"] = named
-    mnist = files.torchvision().datasets.MNIST
+    mnist = download.torchvision().datasets.MNIST
     with faults.Server(served) as server:
         monkeypatch.setattr(mnist, "mirrors", [server.url])
         monkeypatch.setattr(mnist, "resources", server.resources)
@@ -548,13 +551,13 @@ def test_names_and_roots_that_no_folder_can_have_are_named(monkeypatch):
 # ---------------------------------------------------------------------- stored results
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"families": [3]}', "[" * 100_000])
 def test_damaged_results_are_named(tmp_path, monkeypatch, content):
-    monkeypatch.setattr(train, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(store, "PRETRAINED", tmp_path)
     path = tmp_path / "comparison.json"
     with pytest.raises(FileNotFoundError, match=str(path)):
-        train.stored_results()
+        store.results()
     path.write_text(content)
     with pytest.raises(ValueError, match=f"{path} is damaged .*put back the file"):
-        train.stored_results()
+        store.results()
 
 
 def test_stored_results_are_finite_and_every_cut_is_noticed(tmp_path, monkeypatch):
@@ -564,7 +567,7 @@ def test_stored_results_are_finite_and_every_cut_is_noticed(tmp_path, monkeypatc
     def refuse(word):
         raise ValueError(f"{word} is no JSON")
 
-    text = (train.PRETRAINED / "comparison.json").read_text(encoding="utf-8")
+    text = (store.PRETRAINED / "comparison.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=refuse)
     for kind in ("families", "variances", "remedies"):
         assert content[kind]
@@ -572,8 +575,8 @@ def test_stored_results_are_finite_and_every_cut_is_noticed(tmp_path, monkeypatc
             values = [v for v in row.values() if isinstance(v, (int, float))]
             assert values and all(np.isfinite(values))
     path = tmp_path / "comparison.json"
-    monkeypatch.setattr(train, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(store, "PRETRAINED", tmp_path)
     for size in range(0, len(text.rstrip()), 97):
         path.write_text(text[:size])
         with pytest.raises(ValueError, match=f"{path} is damaged"):
-            train.stored_results()
+            store.results()

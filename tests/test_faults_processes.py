@@ -16,8 +16,10 @@ import faults
 import pytest
 import torch
 
-from gencourse import data, files, train
+from gencourse import data, store, train
 from gencourse.models import VAE, Autoencoder
+from gencourse.sources import download
+from gencourse.sources import folder as folder_source
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SMALL = dict(size=16, channels=1, width=4)
@@ -104,13 +106,13 @@ def test_what_killed_processes_left_goes_after_a_day_and_nothing_else(
     os.utime(old / "MNIST" / "half", (now - 90_000,) * 2)
     left = sorted([*mine, ".partial-4711-00000000"])
 
-    train.save(Autoencoder(3, **SMALL), tmp_path / "m")
+    store.save(Autoencoder(3, **SMALL), tmp_path / "m")
     wanted = [*left, "cache", "m", old.name, new.name]
     assert sorted(os.listdir(tmp_path)) == sorted(wanted)
     data.load(faults.pictures(tmp_path / "own"), 16, root=tmp_path)
     assert sorted(p.name for p in cache.iterdir() if p.suffix != ".npy") == left
     with faults.Server(faults.zipped(faults.mnist_files())) as server:
-        mnist = files.torchvision().datasets.MNIST
+        mnist = download.torchvision().datasets.MNIST
         monkeypatch.setattr(mnist, "mirrors", [server.url])
         monkeypatch.setattr(mnist, "resources", server.resources)
         data.load("mnist", root=tmp_path)
@@ -126,7 +128,7 @@ def full(*_, **__):
 def test_a_disk_that_is_full_at_any_byte_keeps_the_old_model(tmp_path):
     rng = faults.new_rng()
     path, old = tmp_path / "m", Autoencoder(3, **SMALL)
-    train.save(old, path)
+    store.save(old, path)
     before = path.read_bytes()
     new = Autoencoder(3, **SMALL)
     for size in [
@@ -136,11 +138,11 @@ def test_a_disk_that_is_full_at_any_byte_keeps_the_old_model(tmp_path):
         *(rng.randrange(len(before)) for _ in range(9)),
     ]:
         with faults.largest_file(size), pytest.raises(OSError):
-            train.save(new, path)
+            store.save(new, path)
         assert path.read_bytes() == before and os.listdir(tmp_path) == ["m"]
     with faults.largest_file(len(before)):
-        train.save(new, path)
-    assert same(train.load(Autoencoder, path), new)
+        store.save(new, path)
+    assert same(store.load(Autoencoder, path), new)
 
 
 def test_a_disk_that_is_full_at_any_byte_gives_images_without_a_cache(
@@ -164,7 +166,7 @@ def test_a_disk_that_is_full_while_downloading_is_told_and_left_clean(
 ):
     rng = faults.new_rng()
     contents = faults.zipped(faults.mnist_files())
-    mnist = files.torchvision().datasets.MNIST
+    mnist = download.torchvision().datasets.MNIST
     with faults.Server(contents) as server:
         monkeypatch.setattr(mnist, "mirrors", [server.url])
         monkeypatch.setattr(mnist, "resources", server.resources)
@@ -185,16 +187,16 @@ def test_a_disk_that_is_full_while_downloading_is_told_and_left_clean(
 def test_errors_of_a_full_disk_at_the_last_moment(tmp_path, monkeypatch, call):
     path, old = tmp_path / "models" / "m", VAE(3, **SMALL)
     path.parent.mkdir()
-    train.save(old, path)
+    store.save(old, path)
     folder = faults.pictures(tmp_path / "own")
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
         patch.setattr(data, "FLOAT_LIMIT", 1000)
         with pytest.raises(OSError, match="No space left"):
-            train.save(VAE(3, **SMALL), path)
+            store.save(VAE(3, **SMALL), path)
         with pytest.warns(UserWarning, match="No space left"):
             assert len(data.load(folder, 16, root=tmp_path).train) == 18
-    assert same(train.load(VAE, path), old)
+    assert same(store.load(VAE, path), old)
     assert os.listdir(path.parent) == ["m"] and os.listdir(tmp_path / "cache") == []
 
 
@@ -213,10 +215,10 @@ def small_disk(tmp_path):
 
 def test_a_real_disk_that_is_full(small_disk, tmp_path, monkeypatch):
     old = Autoencoder(3, **SMALL)
-    train.save(old, small_disk / "m")
+    store.save(old, small_disk / "m")
     with pytest.raises(OSError, match="No space left"):
-        train.save(Autoencoder(8, 64, 3, 32), small_disk / "m")
-    assert same(train.load(Autoencoder, small_disk / "m"), old)
+        store.save(Autoencoder(8, 64, 3, 32), small_disk / "m")
+    assert same(store.load(Autoencoder, small_disk / "m"), old)
     assert os.listdir(small_disk) == ["m"]
     (small_disk / "rest").write_bytes(b"x" * 150_000)
     folder = faults.pictures(tmp_path / "own", 40)
@@ -229,7 +231,7 @@ def test_a_real_disk_that_is_full(small_disk, tmp_path, monkeypatch):
 
 def test_a_real_disk_that_is_read_only(small_disk, tmp_path, monkeypatch):
     model = Autoencoder(3, **SMALL)
-    train.save(model, small_disk / "m")
+    store.save(model, small_disk / "m")
     faults.put(small_disk / "MNIST" / "raw", faults.mnist_files())
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     before = faults.snapshot(small_disk)
@@ -242,8 +244,8 @@ def test_a_real_disk_that_is_read_only(small_disk, tmp_path, monkeypatch):
     ):
         data.load("kmnist", root=small_disk)
     with pytest.raises(OSError, match="Read-only file system"):
-        train.save(Autoencoder(3, **SMALL), small_disk / "m")
-    assert same(train.load(Autoencoder, small_disk / "m"), model)
+        store.save(Autoencoder(3, **SMALL), small_disk / "m")
+    assert same(store.load(Autoencoder, small_disk / "m"), model)
     assert faults.snapshot(small_disk) == before
 
 
@@ -265,19 +267,19 @@ def test_a_home_and_a_cache_without_rights(readable_folder, monkeypatch):
     faults.put(here / "MNIST" / "raw", faults.mnist_files())
     own = faults.pictures(here / "own", 12)
     model = Autoencoder(3, **SMALL)
-    train.save(model, here / "m")
+    store.save(model, here / "m")
     for path in (*here.rglob("*"), here):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = faults.snapshot(here)
     monkeypatch.setenv("HOME", str(here))
     monkeypatch.setenv("GENCOURSE_DATA", str(here))
-    files.torchvision()  # imported while everything can be read
+    download.torchvision()  # imported while everything can be read
     data.load("digits", 8)
     with faults.as_an_ordinary_user():
         assert len(data.load("digits", 8, train_size=9, test_size=2).train) == 9
         assert len(data.load("faces", 16, train_size=3, test_size=2).train) == 3
         assert len(data.load("mnist").train) == 12
-        assert same(train.load(Autoencoder, here / "m"), model)
+        assert same(store.load(Autoencoder, here / "m"), model)
         monkeypatch.setattr(data, "FLOAT_LIMIT", 1000)
         for name in ("mnist", own):
             with pytest.warns(UserWarning, match="no cache.*Permission denied"):
@@ -285,7 +287,7 @@ def test_a_home_and_a_cache_without_rights(readable_folder, monkeypatch):
         with pytest.raises(RuntimeError, match="kmnist could not.*Permission denied"):
             data.load("kmnist")
         with pytest.raises(PermissionError, match=str(here)):
-            train.save(model, here / "m")
+            store.save(model, here / "m")
     assert faults.snapshot(here) == before
 
 
@@ -295,7 +297,7 @@ def test_a_file_that_may_not_be_written_is_not_replaced(readable_folder):
     path.chmod(0o444)
     readable_folder.chmod(0o777)
     with faults.as_an_ordinary_user(), pytest.raises(PermissionError, match=str(path)):
-        train.save(Autoencoder(3, **SMALL), path)
+        store.save(Autoencoder(3, **SMALL), path)
     assert path.read_bytes() == b"precious" and os.listdir(path.parent) == ["m"]
 
 
@@ -304,13 +306,13 @@ def test_files_that_may_not_be_read_are_named(readable_folder):
     raw = faults.put(here / "MNIST" / "raw", faults.mnist_files())
     own = faults.pictures(here / "own", 12)
     locked = faults.pictures(here / "locked", 3)
-    train.save(Autoencoder(3, **SMALL), here / "m")
+    store.save(Autoencoder(3, **SMALL), here / "m")
     secret = ["m", "own/003.png", "MNIST/raw/t10k-images-idx3-ubyte", "locked"]
     for name in secret:
         (here / name).chmod(0)
     with faults.as_an_ordinary_user():
         with pytest.raises((OSError, ValueError), match="Permission denied") as told:
-            train.load(Autoencoder, here / "m")
+            store.load(Autoencoder, here / "m")
         assert str(here / "m") in str(told.value)
         with pytest.raises(RuntimeError, match="t10k-images.*PermissionError"):
             data.load("mnist", root=here)
@@ -324,7 +326,7 @@ def test_files_that_may_not_be_read_are_named(readable_folder):
 # --------------------------------------------------------------- no network, odd clocks
 def test_a_server_that_is_gone_is_told_and_nothing_is_left(tmp_path, monkeypatch):
     contents = faults.zipped(faults.mnist_files())
-    mnist = files.torchvision().datasets.MNIST
+    mnist = download.torchvision().datasets.MNIST
     with faults.Server(contents) as server:
         monkeypatch.setattr(mnist, "mirrors", [server.url])
         monkeypatch.setattr(mnist, "resources", server.resources)
@@ -378,7 +380,9 @@ def test_files_from_the_past_and_the_future_are_cached_once(tmp_path, monkeypatc
         seen.append(data.load(folder, 16, root=tmp_path).train[:])
         caches = len(list((tmp_path / "cache").glob("*.npy")))
         with monkeypatch.context() as patch:
-            patch.setattr(files, "decode", None)  # would fail, if it were called
+            patch.setattr(
+                folder_source, "decode", None
+            )  # would fail, if it were called
             again = data.load(folder, 16, root=tmp_path).train[:]
         assert torch.equal(again, seen[0])
         assert caches == 2 * len(seen)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from gencourse import data, faces, files, losses, metrics, train
+from gencourse import data, faces, losses, metrics, train
 from gencourse.models import GAN, VAE, Autoencoder
+from gencourse.sources import folder as folder_source
 from gencourse.steps import AutoencoderStep, GANStep, VAEStep
 
 STORAGE = tempfile.TemporaryDirectory()  # else a folder appears in the repository
@@ -371,7 +372,7 @@ def test_a_plain_image_of_any_shape_keeps_its_color(
 ):
     path = tmp_path_factory.mktemp("plain") / "plain.png"
     Image.new("RGB", (width, height), color).save(path)
-    x = files.decode(path, size, channels)
+    x = folder_source.decode(path, size, channels)
     gray = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     wanted = np.array(color if channels == 3 else [gray])
     assert x.shape == (size, size, channels) and x.dtype == np.uint8

@@ -1,4 +1,4 @@
-"""What tools/playground.py writes, and what it says when it cannot."""
+"""What tools/publish/playground.py writes, and what it says when it cannot."""
 
 import base64
 import json
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from gencourse import models, train
-from tools import playground
+from gencourse import models, store, train
+from tools.publish import playground
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_page_holds_every_weight(text):
     (found,) = re.findall(r'type="application/json" id="model">(.*?)</script>', text)
     model = json.loads(found)
     weights = np.frombuffer(base64.b64decode(model["weights"]), "<f2")
-    decoder = train.pretrained(models.VAE).decoder
+    decoder = store.pretrained(models.VAE).decoder
     wanted = torch.cat([w.detach().flatten() for w in decoder.parameters()]).numpy()
     np.testing.assert_allclose(weights, wanted, rtol=2**-11, atol=2**-25)
     assert f"{len(wanted):,} weights" in text
@@ -67,7 +67,7 @@ def test_missing_weights_are_named(tmp_path, monkeypatch, capsys):
 
 
 def test_damaged_weights_are_named(tmp_path, monkeypatch, capsys):
-    whole = train.PRETRAINED / "vae.safetensors"
+    whole = store.PRETRAINED / "vae.safetensors"
     (tmp_path / whole.name).write_bytes(whole.read_bytes()[:-1000])
     monkeypatch.setattr(train, "PRETRAINED", tmp_path)
     assert "damaged" in refused(["--to", tmp_path / "page.html"], capsys)

@@ -231,7 +231,7 @@ def axes_of(monkeypatch, draw) -> list:
             pages.append(page)
             yield page
 
-    monkeypatch.setattr(plot, "canvas", spy)
+    monkeypatch.setattr(plot.charts, "canvas", spy)
     draw()
     return pages[-1].axes
 

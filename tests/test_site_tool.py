@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tools import extras, site
+from tools.publish import site
+from tools.setup import extras
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "02_autoencoder.ipynb"

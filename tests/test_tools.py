@@ -11,7 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import lab, notebooks, setup_env
+from tools.publish import notebooks
+from tools.setup import lab, setup_env
 
 ROOT = Path(__file__).resolve().parent.parent
 Usage = namedtuple("Usage", "total used free")
@@ -151,7 +152,7 @@ def test_make_stops_when_set_up_fails(tmp_path, script, says):
 
 
 def test_the_set_up_can_be_read_by_an_old_python():
-    source = (ROOT / "tools/setup_env.py").read_text(encoding="utf-8")
+    source = (ROOT / "tools/setup/setup_env.py").read_text(encoding="utf-8")
     assert not re.search(r"\bf['\"]|:=|-> |^from __future__", source, re.MULTILINE)
     assert "match " not in source
 

@@ -16,10 +16,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from gencourse import data, faces, losses, metrics, train
+from gencourse import data, faces, losses, metrics, store, train
 from gencourse.models import GAN, VAE, Autoencoder
 from gencourse.steps import AutoencoderStep, GANStep, VAEStep
-from tools import compare
+from tools.measure import compare
 
 SMALL = dict(size=16, channels=1, width=4)
 
@@ -236,7 +236,7 @@ def test_an_interrupt_during_real_training_leaves_a_model_that_works(tmp_path):
     timer.join()
     assert history.interrupted and history.seconds < 10
     assert len(history) > 0 and model(x).isfinite().all()
-    train.save(model, tmp_path / "m.safetensors")
+    store.save(model, tmp_path / "m.safetensors")
 
 
 def test_a_keyboard_interrupt_from_elsewhere_counts_as_the_stop_button(capsys):
@@ -388,9 +388,9 @@ def same(a, b):
 def test_a_saved_model_comes_back_bit_for_bit(make, tmp_path):
     model = make()
     path = tmp_path / "model.safetensors"
-    train.save(model, path)
+    store.save(model, path)
     state = torch.get_rng_state()
-    again = train.load(type(model), str(path))
+    again = store.load(type(model), str(path))
     assert torch.equal(torch.get_rng_state(), state)
     assert same(model, again) and again.settings == model.settings
     assert os.listdir(tmp_path) == ["model.safetensors"]
@@ -407,16 +407,16 @@ def test_a_saved_model_comes_back_bit_for_bit(make, tmp_path):
 def test_the_variance_that_training_found_is_saved(tmp_path):
     model = VAE(3, **SMALL)
     VAEStep(model, s2="optimal")(torch.rand(4, 1, 16, 16))
-    train.save(model, tmp_path / "m")
-    assert train.load(VAE, tmp_path / "m").s2.item() == model.s2.item() != 0.1
+    store.save(model, tmp_path / "m")
+    assert store.load(VAE, tmp_path / "m").s2.item() == model.s2.item() != 0.1
 
 
 def test_a_file_of_another_class_is_refused(tmp_path):
-    train.save(VAE(3, **SMALL), tmp_path / "m")
+    store.save(VAE(3, **SMALL), tmp_path / "m")
     with pytest.raises(
         ValueError, match=r"m holds a model of class VAE, not Autoencoder"
     ):
-        train.load(Autoencoder, tmp_path / "m")
+        store.load(Autoencoder, tmp_path / "m")
 
 
 def write(path, tensors, sign=True, **changes):
@@ -430,7 +430,7 @@ def write(path, tensors, sign=True, **changes):
     }
     metadata.update(changes)
     if sign:
-        metadata["sha256"] = train._digest(
+        metadata["sha256"] = store.digest(
             metadata["class"], metadata["settings"], tensors
         )
     safetensors.torch.save_file(tensors, path, metadata)
@@ -443,7 +443,7 @@ def tensors_of(model):
 def test_a_file_that_does_not_fit_its_settings_is_refused(tmp_path):
     path, good = tmp_path / "m", tensors_of(Autoencoder(3, **SMALL))
     write(path, good)
-    train.load(Autoencoder, path)  # the oracle of this test writes files that load
+    store.load(Autoencoder, path)  # the oracle of this test writes files that load
     wrong_shape = dict(good) | {"encoder.layers.0.bias": torch.zeros(5)}
     missing = {k: v for k, v in good.items() if k != "encoder.layers.0.bias"}
     extra = dict(good) | {"more": torch.zeros(1)}
@@ -456,7 +456,7 @@ def test_a_file_that_does_not_fit_its_settings_is_refused(tmp_path):
     ]:
         write(path, tensors)
         with pytest.raises(ValueError, match=message) as error:
-            train.load(Autoencoder, path)
+            store.load(Autoencoder, path)
         assert str(path) in str(error.value)
 
 
@@ -476,8 +476,8 @@ def test_models_of_several_types_come_back(tmp_path):
     other = Another()
     other.norm.num_batches_tracked += 7
     for model in (half, other):
-        train.save(model, tmp_path / "m")
-        loaded = train.load(type(model), tmp_path / "m")
+        store.save(model, tmp_path / "m")
+        loaded = store.load(type(model), tmp_path / "m")
         assert same(loaded, model)
         kinds = [[v.dtype for v in m.state_dict().values()] for m in (loaded, model)]
         assert kinds[0] == kinds[1]
@@ -507,7 +507,7 @@ def test_strange_settings_are_refused(settings, tmp_path):
     path = tmp_path / "m"
     write(path, tensors_of(Autoencoder(3, **SMALL)), settings=settings)
     with pytest.raises(ValueError, match="m (has|does not fit)"):
-        train.load(Autoencoder, path)
+        store.load(Autoencoder, path)
 
 
 def test_settings_that_claim_a_huge_model_take_no_memory(tmp_path):
@@ -515,25 +515,25 @@ def test_settings_that_claim_a_huge_model_take_no_memory(tmp_path):
     huge = dict(latent_dim=4096, size=124, channels=3, width=4096)  # terabytes
     write(path, tensors_of(Autoencoder(3, **SMALL)), settings=json.dumps(huge))
     with pytest.raises(ValueError, match="does not fit its settings"):
-        train.load(Autoencoder, path)
+        store.load(Autoencoder, path)
 
 
 def test_other_files_are_refused_by_name(tmp_path):
     model = Autoencoder(3, **SMALL)
     path = tmp_path / "m.safetensors"
     with pytest.raises(FileNotFoundError, match="m.safetensors"):
-        train.load(Autoencoder, path)
+        store.load(Autoencoder, path)
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
-        train.load(Autoencoder, tmp_path)
+        store.load(Autoencoder, tmp_path)
     safetensors.torch.save_file(tensors_of(model), path)
     with pytest.raises(ValueError, match="m.safetensors is .* not one that"):
-        train.load(Autoencoder, path)
+        store.load(Autoencoder, path)
     write(path, tensors_of(model), version="2")
     with pytest.raises(ValueError, match="version '2'"):
-        train.load(Autoencoder, path)
+        store.load(Autoencoder, path)
     write(path, tensors_of(model), sign=False)
     with pytest.raises(ValueError, match="checksum"):
-        train.load(Autoencoder, path)
+        store.load(Autoencoder, path)
 
 
 class Trap:
@@ -547,32 +547,32 @@ def test_a_pickle_is_refused_unread(tmp_path):
     path = tmp_path / "m.safetensors"
     path.write_bytes(pickle.dumps(trap))
     with pytest.raises(ValueError, match="never opened"):
-        train.load(Autoencoder, path)
+        store.load(Autoencoder, path)
     torch.save(Autoencoder(3, **SMALL).state_dict(), path)
     with pytest.raises(ValueError, match="never opened"):
-        train.load(Autoencoder, path)
+        store.load(Autoencoder, path)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_damage_anywhere_is_noticed(tmp_path):
     path = tmp_path / "m.safetensors"
-    train.save(VAE(3, **SMALL), path)
+    store.save(VAE(3, **SMALL), path)
     data, seed = path.read_bytes(), random.randrange(10**6)
     rng = random.Random(seed)
     print(f"seed {seed}")
     for cut in [0, 1, 7, 8, 100, len(data) - 1, *rng.sample(range(len(data)), 20)]:
         path.write_bytes(data[:cut])
         with pytest.raises(ValueError, match="m.safetensors"):
-            train.load(VAE, path)
+            store.load(VAE, path)
     path.write_bytes(data + b"\0")
     with pytest.raises(ValueError, match="m.safetensors"):
-        train.load(VAE, path)
+        store.load(VAE, path)
     for place in [0, 7, 8, 9, len(data) - 1, *rng.sample(range(len(data)), 60)]:
         flipped = bytearray(data)
         flipped[place] ^= 1 << rng.randrange(8)
         path.write_bytes(flipped)
         try:
-            model = train.load(VAE, path)
+            model = store.load(VAE, path)
         except ValueError as error:
             assert "m.safetensors" in str(error)
         else:  # a flip in the spaces that pad the header changes nothing
@@ -582,12 +582,12 @@ def test_damage_anywhere_is_noticed(tmp_path):
 def _original(data, folder):
     path = folder / "original"
     path.write_bytes(data)
-    return train.load(VAE, path)
+    return store.load(VAE, path)
 
 
 def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "m"
-    train.save(Autoencoder(3, **SMALL), path)
+    store.save(Autoencoder(3, **SMALL), path)
     before = path.read_bytes()
 
     def full(fd):
@@ -595,60 +595,60 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        train.save(Autoencoder(3, **SMALL), path)
+        store.save(Autoencoder(3, **SMALL), path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["m"]
 
 
 def test_a_kill_during_save_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "m"
     model = Autoencoder(3, **SMALL)
-    train.save(model, path)
+    store.save(model, path)
     code = (
         "import os, signal, sys\n"
         "from gencourse import models, train\n"
         "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"train.save(models.Autoencoder(9, 16, 1, 4), {str(path)!r})\n"
+        f"store.save(models.Autoencoder(9, 16, 1, 4), {str(path)!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", code])
     assert done.returncode == -signal.SIGKILL
-    assert same(train.load(Autoencoder, path), model)
+    assert same(store.load(Autoencoder, path), model)
 
 
 def test_save_refuses_what_load_could_not_rebuild(tmp_path):
     with pytest.raises(TypeError, match="Linear has no .settings"):
-        train.save(torch.nn.Linear(2, 2), tmp_path / "m")
+        store.save(torch.nn.Linear(2, 2), tmp_path / "m")
     model = Autoencoder(3, **SMALL)
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        train.save(model, tmp_path / "nowhere" / "m")
+        store.save(model, tmp_path / "nowhere" / "m")
     with pytest.raises(IsADirectoryError):
-        train.save(model, tmp_path)
+        store.save(model, tmp_path)
     for wrong in ("relu", float("nan"), None, torch.zeros(2)):
         model.settings["width"] = wrong
         with pytest.raises(ValueError, match="Autoencoder has the setting width = "):
-            train.save(model, tmp_path / "m")
+            store.save(model, tmp_path / "m")
     assert os.listdir(tmp_path) == []
 
 
 def test_a_model_in_the_place_of_its_class_is_named(tmp_path):
     for wrong in ("VAE", Autoencoder(3, **SMALL)):
         with pytest.raises(TypeError, match="give the class itself, such as VAE; got"):
-            train.load(wrong, tmp_path / "m")
+            store.load(wrong, tmp_path / "m")
         with pytest.raises(TypeError, match="give the class itself, such as VAE; got"):
-            train.pretrained(wrong)
+            store.pretrained(wrong)
 
 
 @pytest.mark.parametrize(("model_class", "name"), [(VAE, "vae_64"), (GAN, "gan_64")])
 def test_the_larger_models_draw_faces(model_class, name):
-    drawn = train.pretrained(model_class, name).sample(
+    drawn = store.pretrained(model_class, name).sample(
         24, torch.Generator().manual_seed(1)
     )
     assert drawn.shape == (24, 3, 64, 64)
     assert metrics.fidelity(drawn) < 0.1  # PCA gets 0.10 at 32 pixels
-    assert (train.PRETRAINED / f"{name}.safetensors").stat().st_size < 2_000_000
+    assert (store.PRETRAINED / f"{name}.safetensors").stat().st_size < 2_000_000
 
 
 def test_stored_results_are_those_of_the_script_and_of_the_stored_models():
-    content = json.loads((train.PRETRAINED / "comparison.json").read_text())
+    content = json.loads((store.PRETRAINED / "comparison.json").read_text())
     assert {row["name"] for row in content["variances"]} == set(compare.VARIANCES)
     assert {row["name"] for row in content["remedies"]} == set(compare.REMEDIES)
     assert content["settings"]["s2"] == compare.S2
@@ -657,9 +657,9 @@ def test_stored_results_are_those_of_the_script_and_of_the_stored_models():
     real = data.load("faces", compare.SIZE, train_size=compare.N_TRAIN, seed=0)
     x = real.test[:1000]
     for name, model in (
-        ("AE, mixture", train.pretrained(Autoencoder)),
-        ("VAE", train.pretrained(VAE)),
-        (compare.PRECISE, train.pretrained(VAE, "vae_precise")),
+        ("AE, mixture", store.pretrained(Autoencoder)),
+        ("VAE", store.pretrained(VAE)),
+        (compare.PRECISE, store.pretrained(VAE, "vae_precise")),
     ):
         with torch.no_grad():
             z = model.encode(x)
@@ -669,7 +669,7 @@ def test_stored_results_are_those_of_the_script_and_of_the_stored_models():
 
 
 def test_the_stored_gan_draws_faces():
-    drawn = train.pretrained(GAN).sample(40, torch.Generator().manual_seed(0))
+    drawn = store.pretrained(GAN).sample(40, torch.Generator().manual_seed(0))
     assert metrics.fidelity(drawn) < 0.1
     assert metrics.fidelity(faces.render(faces.sample_knobs(9), 32)) < 0.01
 
@@ -697,5 +697,5 @@ def test_models_on_a_gpu_train_and_are_saved_for_a_cpu(
     model = model_class(3, **SMALL).cuda()
     history = train.fit(step_class(model), [torch.rand(4, 1, 16, 16)], steps=3)
     assert len(history) == 3
-    train.save(model, tmp_path / "m")
-    assert same(train.load(model_class, tmp_path / "m"), model.cpu())
+    store.save(model, tmp_path / "m")
+    assert same(store.load(model_class, tmp_path / "m"), model.cpu())

@@ -65,10 +65,10 @@ def open_page(browser):
 
 @pytest.fixture(scope="session")
 def run_tool():
-    """Return `run(script, *arguments)`: run one of tools/ and fail with its output."""
+    """Return `run(name, *arguments)`: run a tool and fail with its output."""
 
-    def run(script, *arguments):
-        command = [sys.executable, ROOT / "tools" / script, *arguments]
+    def run(name, *arguments):
+        command = [sys.executable, "-m", f"tools.publish.{name}", *arguments]
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False
         )

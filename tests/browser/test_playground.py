@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gencourse import faces, models, train
+from gencourse import faces, models, store
 
 CLOSE = 1e-2  # of the way from black to white; the page stores weights with 16 bits
 PIXELS = """(id) => {
@@ -33,7 +33,7 @@ DRAW = """([what, inputs, size]) => {
 @pytest.fixture(scope="module")
 def built(run_tool, tmp_path_factory):
     path = tmp_path_factory.mktemp("site") / "playground.html"
-    run_tool("playground.py", "--to", str(path))
+    run_tool("playground", "--to", str(path))
     return path
 
 
@@ -49,7 +49,7 @@ def visit(open_page, built):
 
 @pytest.fixture(scope="module")
 def vae():
-    return train.pretrained(models.VAE)
+    return store.pretrained(models.VAE)
 
 
 def drawn(page, what, inputs, size=32):

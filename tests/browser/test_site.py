@@ -30,7 +30,7 @@ PAGES = [
 def site(run_tool):
     if "GENCOURSE_SITE" in os.environ:
         return ROOT / os.environ["GENCOURSE_SITE"]
-    run_tool("site.py")
+    run_tool("site")
     return ROOT / "build/html"
 
 

@@ -54,7 +54,7 @@ PROBLEMS = """() => {
 @pytest.fixture(scope="session")
 def decks(run_tool, tmp_path_factory):
     target = tmp_path_factory.mktemp("slides")
-    run_tool("editions.py", "slides", "--to", target)
+    run_tool("editions", "slides", "--to", target)
     return target
 
 

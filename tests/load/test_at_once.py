@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from tools import bench_lessons, notebooks
+from tools.measure import lessons
+from tools.publish import notebooks
 
 # How long each cell took: written by `make lessons`, believed for ten minutes.
 TIMES = Path(__file__).parents[2] / "build" / "lessons.xml"
@@ -24,14 +25,14 @@ def seconds_alone(paths: list[Path]) -> float:
                 taken[name] += float(case.get("time"))
         if all(taken.values()):
             return sum(taken.values())
-    return sum(bench_lessons.measure(path)[0] for path in paths)
+    return sum(lessons.measure(path)[0] for path in paths)
 
 
 def test_four_lessons_at_once_finish_within_memory_and_time():
-    four = [p for p in notebooks.lessons() if p.name[:2] in bench_lessons.AT_ONCE]
+    four = [p for p in notebooks.lessons() if p.name[:2] in lessons.AT_ONCE]
     assert len(four) == 4
     alone = seconds_alone(four)
-    together, memory = bench_lessons.at_once(four)
+    together, memory = lessons.at_once(four)
     print(f"\n{together:.0f} s at once, {alone:.0f} s one by one; MiB: {memory}")
     assert together <= 1.3 * alone
     # NaN where the system does not tell.

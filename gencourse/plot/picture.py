@@ -1,0 +1,139 @@
+"""A picture with a text for those who cannot see it, and the style of all figures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+
+# Okabe & Ito 2008, "Color Universal Design", without the yellow (too faint on white).
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+AMBER, SKY, BLACK, GRAY = "#E69F00", "#56B4E9", "#222222", "#8A8A8A"
+COLORS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, BLACK, GRAY)
+CONTINUOUS, DIVERGING = "viridis", "PuOr_r"
+
+DPI, FACE = 100, 96  # FACE: the pixels at which a small image is shown
+MAX_WIDTH, MAX_HEIGHT = 1000, 2000  # pixels; the width of a notebook's cell
+
+_STYLE = (  # groups of settings, as matplotlib.rc takes them
+    ("figure", {"dpi": DPI, "facecolor": "white"}),
+    ("text", {"color": BLACK}),
+    ("font", {"family": "DejaVu Sans", "size": 13}),  # matplotlib brings it
+    ("axes", {"titlesize": 14, "titlelocation": "left", "titlepad": 10}),
+    ("axes", {"labelsize": 13, "labelcolor": BLACK, "linewidth": 0.8}),
+    ("axes", {"edgecolor": "#555555", "grid": True, "axisbelow": True}),
+    ("axes", {"prop_cycle": f"cycler(color={list(COLORS)})"}),
+    ("axes.spines", {"top": False, "right": False}),
+    ("grid", {"color": "#E3E3E3"}),
+    (("xtick", "ytick"), {"labelsize": 12, "color": "#444444"}),
+    ("lines", {"linewidth": 2.5, "markersize": 7}),
+    ("legend", {"fontsize": 12, "frameon": False}),
+)
+
+Labels = Sequence[str] | None
+Lines = Mapping[str, float] | None  # text -> where the line lies
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """A PNG file and its alternative text; a cell that ends with one shows it."""
+
+    png: bytes
+    alt: str
+
+    def __post_init__(self) -> None:
+        check_alt(self.alt)
+
+    @property
+    def width(self) -> int:
+        return int.from_bytes(self.png[16:20], "big")
+
+    @property
+    def height(self) -> int:
+        return int.from_bytes(self.png[20:24], "big")
+
+    def save(self, path) -> None:
+        """Writes the PNG file."""
+        with open(path, "wb") as file:
+            file.write(self.png)
+
+    def __repr__(self) -> str:
+        return f"Picture({self.width} x {self.height}: {self.alt})"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        data = {"image/png": self.png, "text/plain": self.alt}
+        return data, {"image/png": {"alt": self.alt}}  # where nbconvert looks for it
+
+
+def check_alt(alt: str) -> None:
+    if not isinstance(alt, str) or len(alt.strip()) < 20:
+        raise ValueError(
+            f"alt={alt!r} is too short: say in a sentence of at least 20 characters "
+            "what the picture shows, for readers who cannot see it"
+        )
+
+
+def encode(rgb: np.ndarray, alt: str, level: int = 9) -> bytes:
+    from PIL import Image, PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Description", alt)
+    file = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(rgb))
+    image.save(file, "png", pnginfo=info, compress_level=level)
+    return file.getvalue()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the reader's own settings are
+        for group, settings in _STYLE:
+            matplotlib.rc(group, **settings)
+        yield
+
+
+@contextmanager
+def canvas(
+    alt: str, rows: int = 1, columns: int = 1, width: int = 900, height: int = 400
+) -> Iterator[SimpleNamespace]:
+    """Gives matplotlib axes in the style of the course, and the Picture made of them.
+
+        with plot.canvas("A parabola with its minimum at 0.") as page:
+            page.axes[0].plot(x, x**2)
+        page.picture
+
+    width, height: pixels, at most 1000 x 2000. `page.axes` lists the axes row by row,
+    `page.figure` is the figure, `page.picture` is there when the block has ended.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    check_alt(alt)
+    if not (100 <= width <= MAX_WIDTH and 40 <= height <= MAX_HEIGHT):
+        raise ValueError(
+            f"a picture of {width} x {height} pixels: the width must be 100 to "
+            f"{MAX_WIDTH}, the height 40 to {MAX_HEIGHT}; take fewer rows, columns or "
+            "images, or a smaller scale"
+        )
+    with style():
+        figure = Figure((width / DPI, height / DPI), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+        agg = FigureCanvasAgg(figure)
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat) if rows else []
+        page = SimpleNamespace(figure=figure, axes=axes)
+        yield page
+        agg.draw()
+        rgb = np.asarray(agg.buffer_rgba())[..., :3]
+        page.picture = Picture(encode(rgb, alt), alt)
+
+
+def check_count(labels: Sequence | None, name: str, wanted: int) -> None:
+    if labels is not None and len(labels) != wanted:
+        raise ValueError(f"{name}: expected {wanted} of them, got {len(labels)}")

@@ -1,0 +1,1 @@
+"""The command `gencourse train`: many devices, checkpoints. Skip at first reading."""

@@ -1,0 +1,233 @@
+"""Train all families on faces for the same time, measure them, and store the results.
+
+python -m tools.measure.compare families --seconds 360 --seeds 0 1 2    lesson 05
+python -m tools.measure.compare variances --seconds 150 --seeds 0       lesson 03
+python -m tools.measure.compare remedies --seconds 45 --seeds 0 1 2 3 4  lesson 04
+python -m tools.measure.compare merge                                    comparison.json
+
+Each model gets the same seconds of one core (CPU time of one thread, so that other work
+on the machine takes nothing from it) and writes its row to build/compare at once: an
+interrupted run goes on where it stopped, and two runs with different seeds may go side
+by side. `merge` makes gencourse/pretrained/comparison.json of all rows.
+"""
+
+import argparse
+import datetime
+import json
+import time
+from pathlib import Path
+
+import torch
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+
+from gencourse import data, faces, losses, metrics, models, steps, store, train
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = ROOT / "build" / "compare"
+SIZE, LATENT_DIM, N_TRAIN, N_JUDGED, S2 = 32, 10, 20_000, 300, 0.4
+AE_BATCH, GAN_BATCH = 16, 32
+VARIANCES, PRECISE = (0.005, 0.02, 0.1, 0.4, 1.5, 6.0), 0.02
+REMEDIES = {
+    "none": ({}, {}),
+    "minibatch std": ({"minibatch_std": True}, {}),
+    "spectral norm": ({"spectral_norm": True}, {}),
+    "R1": ({}, {"r1": 0.2}),
+}
+
+
+def train_for(step, images, batch_size, seconds, seed, late=None) -> int:
+    """Images seen until the thread has worked so long; `late(step)` at four fifths."""
+    spent, seen = 0.0, 0
+    batches = images.batches(batch_size, seed=seed, drop_last=True)
+    while True:
+        for x in batches:
+            started = time.thread_time()
+            step(x)
+            spent += time.thread_time() - started
+            seen += len(x)
+            if late and spent > 0.8 * seconds:
+                late(step)
+                late = None
+            if spent > seconds:
+                return seen
+
+
+def small_steps(step) -> None:
+    """An eighth of the learning rate, for every optimizer of the step."""
+    for optimizer in vars(step).values():
+        if isinstance(optimizer, torch.optim.Optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] /= 8
+
+
+def measure(samples, real, x_hat=None) -> dict:
+    """Everything that lesson 05 lists, for samples (N_JUDGED, 3, 32, 32)."""
+    x, knobs = real.test[:N_JUDGED], real.test.knobs[:N_JUDGED]
+    judged = faces.project(samples)
+    sharp = metrics.sharpness(x).mean()
+    fresh = metrics.nearest_distance(x, real.train[:]).median()
+    near = metrics.nearest_distance(samples, real.train[:]).median()
+    row = {
+        "fidelity": judged.distance.median().item(),
+        "fidelity 90%": judged.distance.quantile(0.9).item(),
+        "coverage": metrics.coverage(knobs, judged.knobs),
+        "frechet": metrics.frechet_distance(knobs, judged.knobs),
+        "sharpness": (metrics.sharpness(samples).mean() / sharp).item(),
+        "nearest": (near / fresh).item(),
+    }
+    if x_hat is not None:
+        error = losses.squared_error(real.test[:], x_hat).mean().item()
+        row |= {"error": error, "fidelity x_hat": metrics.fidelity(x_hat[:N_JUDGED])}
+    return row
+
+
+def family(name: str, seconds: float, seed: int) -> list[dict]:
+    """The rows of one family; the autoencoder gives two."""
+    real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
+    train.seed_everything(seed)
+    rng = torch.Generator().manual_seed(seed)
+    common = {"seed": seed, "seconds": seconds}
+    if name == "real":  # what a perfect model gets with so few samples
+        row = {"name": "real faces", "seed": seed}
+        return [row | measure(real.test[N_JUDGED : 2 * N_JUDGED], real)]
+    if name == "PCA":
+        started = time.thread_time()
+        flat = real.train[:].flatten(1).numpy()
+        pca = PCA(LATENT_DIM, svd_solver="randomized", random_state=seed).fit(flat)
+        spent = time.thread_time() - started
+        x_hat = pca.inverse_transform(pca.transform(real.test[:].flatten(1).numpy()))
+        z = torch.randn(N_JUDGED, LATENT_DIM, generator=rng).numpy()
+        drawn = pca.inverse_transform(z * pca.explained_variance_**0.5)
+        drawn, x_hat = (
+            torch.from_numpy(a).float().view(-1, 3, SIZE, SIZE).clamp(0, 1)
+            for a in (drawn, x_hat)
+        )
+        weights = pca.components_.size + pca.mean_.size
+        row = {"name": "PCA", "seed": seed, "seconds": spent, "images": N_TRAIN}
+        row |= {"parameters": weights, "parameters to draw": weights}
+        return [row | measure(drawn, real, x_hat)]
+    model_class, options, step_class, batch = {
+        "AE": (models.Autoencoder, {}, steps.AutoencoderStep, AE_BATCH),
+        "VAE": (models.VAE, {"s2": S2}, steps.VAEStep, AE_BATCH),
+        "GAN": (models.GAN, {"minibatch_std": True}, steps.GANStep, GAN_BATCH),
+    }[name]
+    model = model_class(LATENT_DIM, SIZE, **options)
+    how = {"ema": 0.998} if name == "GAN" else {"betas": (0.9, 0.99)}
+    step = step_class(model, **how)
+    seen = train_for(step, real.train, batch, seconds, seed, small_steps)
+    drawing = model.generator if name == "GAN" else model.decoder
+    common |= {
+        "images": seen,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters to draw": sum(p.numel() for p in drawing.parameters()),
+    }
+    if name == "GAN":
+        step.use_average()
+    if seed == 0:
+        store.PRETRAINED.mkdir(exist_ok=True)
+        store.save(
+            model, store.PRETRAINED / f"{model_class.__name__.lower()}.safetensors"
+        )
+    with torch.no_grad():
+        if name != "AE":
+            x_hat = (
+                model.decode(model.encode(real.test[:])[0]) if name == "VAE" else None
+            )
+            drawn = model.sample(N_JUDGED, rng)
+            return [{"name": name} | common | measure(drawn, real, x_hat)]
+        z = torch.cat([model.encode(x) for x in real.train[:].split(1000)])
+        x_hat = model(real.test[:])
+        normal = model.decode(torch.randn(N_JUDGED, LATENT_DIM, generator=rng))
+        mixture = GaussianMixture(20, reg_covar=1e-4, random_state=seed)
+        mixture.fit(z.double().numpy())
+        codes = torch.from_numpy(mixture.sample(N_JUDGED)[0]).float()
+        codes = codes[torch.randperm(N_JUDGED, generator=rng)]
+        mixed = model.decode(codes)
+    return [
+        {"name": label} | common | measure(drawn, real, x_hat)
+        for label, drawn in (("AE, N(0, I)", normal), ("AE, mixture", mixed))
+    ]
+
+
+def remedy(name: str, seconds: float, seed: int) -> list[dict]:
+    """A GAN with one remedy, without the small steps of the end."""
+    real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
+    train.seed_everything(seed)
+    in_model, in_step = REMEDIES[name]
+    model = models.GAN(LATENT_DIM, SIZE, **in_model)
+    step = steps.GANStep(model, ema=0.99, **in_step)
+    seen = train_for(step, real.train, GAN_BATCH, seconds, seed)
+    step.use_average()
+    drawn = model.sample(N_JUDGED, torch.Generator().manual_seed(seed))
+    row = {"name": name, "seed": seed, "seconds": seconds, "images": seen}
+    return [row | measure(drawn, real)]
+
+
+def variance(s2: float, seconds: float, seed: int) -> list[dict]:
+    """A VAE with another decoder variance, trained from the start."""
+    real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
+    train.seed_everything(seed)
+    model = models.VAE(LATENT_DIM, SIZE, s2=s2)
+    step = steps.VAEStep(model)
+    seen = train_for(step, real.train, AE_BATCH, seconds, seed, small_steps)
+    if seed == 0 and s2 == PRECISE:
+        store.save(model, store.PRETRAINED / "vae_precise.safetensors")
+    knobs = real.test.knobs
+    with torch.no_grad():
+        mu, logvar = model.encode(real.test[:])
+        row = {"name": s2, "seed": seed, "seconds": seconds, "images": seen}
+        row["kl"] = losses.kl_to_prior(mu, logvar).mean().item()
+        row["active"] = metrics.active_units(mu)
+        r2 = metrics.knob_r2(mu[:700], knobs[:700], mu[700:], knobs[700:], degree=3)
+        row["knob r2"] = [round(value, 3) for value in r2.tolist()]
+        drawn = model.sample(N_JUDGED, torch.Generator().manual_seed(seed))
+        return [row | measure(drawn, real, model.decode(mu))]
+
+
+def merge() -> None:
+    found = {"families": [], "variances": [], "remedies": []}
+    for path in sorted(ROWS.glob("*.json")):
+        found[path.name.split(" ")[0]] += json.loads(path.read_text())
+    for rows in found.values():
+        for row in rows:
+            for key, value in row.items():
+                row[key] = float(f"{value:.4g}") if isinstance(value, float) else value
+    settings = {"size": SIZE, "latent_dim": LATENT_DIM, "train": N_TRAIN}
+    settings |= {"judged": N_JUDGED, "s2": S2, "torch": torch.__version__.split("+")[0]}
+    commands = [line for line in __doc__.splitlines() if line.startswith("python ")]
+    content = {"date": datetime.date.today().isoformat(), "commands": commands}
+    content |= {"settings": settings} | found
+    path = store.PRETRAINED / "comparison.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(path.relative_to(ROOT), {name: len(rows) for name, rows in found.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("families", "variances", "remedies", "merge"))
+    parser.add_argument("--seconds", type=float, default=360)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", help="some of the names")
+    args = parser.parse_args()
+    if args.what == "merge":
+        return merge()
+    torch.set_num_threads(1)
+    ROWS.mkdir(parents=True, exist_ok=True)
+    all_names, run = {
+        "families": (("real", "PCA", "AE", "VAE", "GAN"), family),
+        "variances": (VARIANCES, variance),
+        "remedies": (REMEDIES, remedy),
+    }[args.what]
+    for seed in args.seeds:
+        for name in all_names:
+            path = ROWS / f"{args.what} {name} {seed}.json"
+            if path.exists() or (args.only and str(name) not in args.only):
+                continue
+            rows = run(name, args.seconds, seed)
+            path.write_text(json.dumps(rows))
+            print(json.dumps(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Make the pictures of README and pages anew, in notebooks/figures.
+
+python -m tools.measure.figures
+
+faces.png turns each knob; comparison.png is the output of a cell of lesson 05; and
+larger.png shows what the two stored models of 64 x 64 pixels draw, whose numbers are
+printed for docs/scaling.md.
+"""
+
+import base64
+
+import torch
+
+from gencourse import data, faces, metrics, plot, store
+from gencourse.models import GAN, VAE
+from tools.publish import notebooks
+
+FIGURES = notebooks.FOLDER / "figures"
+N_JUDGED = 300
+
+
+def knobs_turned() -> plot.Picture:
+    knobs = torch.zeros(8, 9, 8)  # knob, position, all knobs
+    for k in range(8):
+        knobs[k, :, k] = torch.linspace(-1, 1, 9)
+    drawn = faces.render(knobs.flatten(0, 1), 80).view(8, 9, 3, 80, 80)
+    names = list(faces.KNOB_NAMES)
+    return plot.grid(drawn, row_labels=names, alt="Each knob turned from -1 to 1")
+
+
+def stored_output(lesson: str, beginning: str) -> bytes:
+    """The picture of this lesson whose text begins so."""
+    (path,) = notebooks.lessons(lesson)
+    for cell in notebooks.read(path).cells:
+        for output in cell.get("outputs", []):
+            found = output.get("data", {})
+            if "".join(found.get("text/plain", "")).startswith(beginning):
+                return base64.b64decode(found["image/png"])
+    raise notebooks.Failure(f"{path.name} shows no picture '{beginning} ...'")
+
+
+def larger() -> plot.Picture:
+    """Samples of the stored models of 64 x 64 pixels; prints how good they are."""
+    real = data.load("faces", 64, train_size=1, test_size=2 * N_JUDGED).test
+    rows = {"real faces": real[N_JUDGED:]}
+    for model_class in (VAE, GAN):
+        name = model_class.__name__
+        model = store.pretrained(model_class, f"{name.lower()}_64")
+        rng = torch.Generator().manual_seed(0)
+        rows[name] = model.sample(N_JUDGED, rng)
+    for name, images in rows.items():
+        judged = faces.project(images)
+        near = judged.distance.median()
+        cover = metrics.coverage(real.knobs[:N_JUDGED], judged.knobs)
+        print(f"{name}: distance to the manifold {near:.3f}, coverage {cover:.2f}")
+    shown = torch.stack([images[:6] for images in rows.values()])
+    return plot.grid(
+        shown, row_labels=list(rows), alt="Real and drawn faces, 64 pixels"
+    )
+
+
+def main() -> None:
+    knobs_turned().save(FIGURES / "faces.png")
+    (FIGURES / "comparison.png").write_bytes(stored_output("05", "Real faces and samp"))
+    larger().save(FIGURES / "larger.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""Seconds of training until a given quality: Markdown on the screen, for the docs.
+
+python -m tools.measure.quality [--seeds 3] [--limit 45] [--data-root FOLDER]
+
+A VAE until given ELBOs on handwriting, an autoencoder until given errors on faces; both
+on images that were not trained on. The course's way (`train.fit` and the steps, as they
+come; once with the batch of 16 and the single thread of the lessons) runs in turns with
+the common way of tools/measure/speed.py: the same network, once with Adam's usual rate
+and once with ours, and the 784-400-20 network of many tutorials. The clock stands still
+while the quality is measured. If pythae is installed (pip install pythae), its models
+and its trainer run too.
+
+The handwriting is MNIST if it is in the data folder, and scikit-learn's digits if not,
+made black and white, so that the Bernoulli likelihood is one and its ELBO a bound.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gencourse import data, losses, train
+from gencourse.models import VAE, Autoencoder
+from gencourse.steps import AutoencoderStep, VAEStep
+from tools.measure import speed
+
+BATCH = 128
+# Where to stop the clock: nats per digit, and squared error per face.
+NATS = {"mnist": (150, 130, 115, 105), "digits": (200, 150, 130, 120)}
+ERRORS = (60, 30, 15, 10)
+
+
+class Race:
+    """Seconds until each target, which is reached from above."""
+
+    def __init__(self, targets: tuple[int, ...], limit: float) -> None:
+        self.targets, self.limit = targets, limit
+        self.reached: dict[int, float] = {}
+        self.seconds, self.epochs, self.start = 0.0, 0, time.perf_counter()
+
+    def lap(self, quality: Callable[[], float]) -> bool:
+        """Stop the clock, measure, start it again; True when the race is over."""
+        self.seconds += time.perf_counter() - self.start
+        self.epochs += 1
+        value = quality()
+        for target in self.targets:
+            if value <= target and self.seconds <= self.limit:
+                self.reached.setdefault(target, self.seconds)
+        self.start = time.perf_counter()
+        return len(self.reached) == len(self.targets) or self.seconds > self.limit
+
+    def run(self, epoch: Callable[[], object], quality: Callable[[], float]) -> None:
+        self.start = time.perf_counter()
+        while True:
+            epoch()
+            if self.lap(quality):
+                return
+
+
+# --- what is measured -----------------------------------------------------------------
+@torch.no_grad()
+def negative_elbo(
+    x: Tensor,
+    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    logits: Callable[[Tensor], Tensor],
+) -> float:
+    """Nats per image, with one draw of z from a generator that is always the same."""
+    total, rng = 0.0, torch.Generator().manual_seed(0)
+    for part in x.split(500):
+        mu, logvar = encode(part)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=rng).to(mu)
+        nll = losses.bernoulli_nll(part, logits(z))
+        total -= losses.elbo(nll, losses.kl_to_prior(mu, logvar)).sum().item()
+    return total / len(x)
+
+
+@torch.no_grad()
+def error(x: Tensor, reconstruct: Callable[[Tensor], Tensor]) -> float:
+    """Squared error per image."""
+    parts = [losses.squared_error(p, reconstruct(p)).sum() for p in x.split(500)]
+    return sum(part.item() for part in parts) / len(x)
+
+
+# --- who runs -------------------------------------------------------------------------
+def ours(
+    step: Callable,
+    images: data.Images,
+    race: Race,
+    quality: Callable,
+    batch: int = BATCH,
+) -> None:
+    batches = images.to(speed.DEVICE).batches(batch)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if batch == BATCH else 1)  # as in the lessons
+    try:
+        race.run(lambda: train.fit(step, batches, epochs=1), quality)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def common(step: Callable, images: data.Images, race: Race, quality: Callable) -> None:
+    loader = speed.data_loader(images[:], BATCH)
+    race.run(lambda: [step(x) for x, _ in loader], quality)
+
+
+def pythae(
+    model: nn.Module, images: data.Images, race: Race, quality: Callable
+) -> None:
+    """A public library: its trainer with our batch size, learning rate 0.001."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    from pythae.trainers.training_callbacks import TrainingCallback
+
+    class Over(Exception):
+        pass
+
+    class Clock(TrainingCallback):
+        def on_train_begin(self, *_: object, **__: object) -> None:
+            race.start = time.perf_counter()
+
+        def on_epoch_end(self, *_: object, **__: object) -> None:
+            model.eval()
+            if race.lap(quality):
+                raise Over
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = BaseTrainerConfig(
+            output_dir=folder,
+            num_epochs=10_000,
+            learning_rate=1e-3,
+            per_device_train_batch_size=BATCH,
+            no_cuda=speed.DEVICE.type == "cpu",
+            seed=torch.initial_seed() % 2**32,
+        )
+        rows = BaseDataset(images[:].contiguous(), torch.zeros(len(images)))
+        trainer = BaseTrainer(model, rows, training_config=config, callbacks=[Clock()])
+        with contextlib.suppress(Over), contextlib.redirect_stderr(io.StringIO()):
+            trainer.train()
+
+
+def vae_contest(images: data.Images, test: Tensor) -> dict[str, Callable]:
+    """Name -> run(race), each with a new model."""
+    shape = {"size": 28, "channels": 1, "latent_dim": 20}
+    x = test.contiguous().to(speed.DEVICE)
+
+    def of(model: nn.Module, logits: Callable | None = None) -> Callable[[], float]:
+        return lambda: negative_elbo(x, model.encode, logits or model.decoder)
+
+    def course(race: Race, batch: int) -> None:
+        model = VAE(**shape).to(speed.DEVICE)
+        ours(VAEStep(model, likelihood="bernoulli"), images, race, of(model), batch)
+
+    def usual(race: Race, lr: float) -> None:
+        model = VAE(**shape)
+        model.to(speed.DEVICE, memory_format=torch.contiguous_format)
+        common(speed.common_vae(model, lr), images, race, of(model))
+
+    def course_mlp(race: Race) -> None:
+        model = speed.MlpVAE().to(speed.DEVICE)
+        ours(VAEStep(model, likelihood="bernoulli"), images, race, of(model))
+
+    def usual_mlp(race: Race) -> None:
+        model = speed.MlpVAE().to(speed.DEVICE)
+        common(speed.common_vae(model), images, race, of(model))
+
+    def peer(race: Race) -> None:
+        from pythae.models import VAE as PeerVAE
+        from pythae.models import VAEConfig
+
+        model = PeerVAE(VAEConfig((1, 28, 28), 20, reconstruction_loss="bce"))
+
+        def encode(x: Tensor) -> tuple[Tensor, Tensor]:
+            out = model.encoder(x)
+            return out.embedding, out.log_covariance
+
+        def logits(z: Tensor) -> Tensor:
+            return model.decoder(z).reconstruction.reshape(-1, 1, 28, 28).logit(1e-7)
+
+        pythae(model, images, race, lambda: negative_elbo(x, encode, logits))
+
+    return {
+        "the course": partial(course, batch=BATCH),
+        "the course, batch 16": partial(course, batch=16),
+        "common way": partial(usual, lr=1e-3),
+        "common way, our rate": partial(usual, lr=4e-3),
+        "784-400-20, the course": course_mlp,
+        "784-400-20, common way": usual_mlp,
+        "pythae": peer,
+    }
+
+
+def autoencoder_contest(images: data.Images, test: Tensor) -> dict[str, Callable]:
+    test = test.to(speed.DEVICE)
+
+    def course(race: Race, batch: int) -> None:
+        model = Autoencoder(latent_dim=16).to(speed.DEVICE)
+        ours(AutoencoderStep(model), images, race, lambda: error(test, model), batch)
+
+    def usual(race: Race, lr: float) -> None:
+        model = Autoencoder(latent_dim=16)
+        model.to(speed.DEVICE, memory_format=torch.contiguous_format)
+        step = speed.common_autoencoder(model, lr)
+        common(step, images, race, lambda: error(test, model))
+
+    def peer(race: Race) -> None:
+        from pythae.models import AE, AEConfig
+
+        model, x = AE(AEConfig((3, 32, 32), 16)), test.contiguous()
+
+        def reconstruct(x: Tensor) -> Tensor:
+            code = model.encoder(x).embedding
+            return model.decoder(code).reconstruction.reshape(x.shape)
+
+        pythae(model, images, race, lambda: error(x, reconstruct))
+
+    return {
+        "the course": partial(course, batch=BATCH),
+        "the course, batch 16": partial(course, batch=16),
+        "common way": partial(usual, lr=1e-3),
+        "common way, our rate": partial(usual, lr=4e-3),
+        "pythae": peer,
+    }
+
+
+# --- tables ---------------------------------------------------------------------------
+def contest(
+    title: str, targets: tuple, contestants: dict[str, Callable], options
+) -> None:
+    """Let all run in turns, once for each seed, and print the medians."""
+    if importlib.util.find_spec("pythae") is None:
+        contestants.pop("pythae")
+    races: dict[str, list[Race]] = {name: [] for name in contestants}
+    for run in contestants.values():  # caches and thread pools
+        run(Race(targets, limit=0.5))
+    order = list(contestants)
+    for seed in range(options.seeds):
+        for name in order:
+            train.seed_everything(seed)
+            races[name].append(Race(targets, options.limit))
+            with contextlib.suppress(train.TrainingDiverged):  # did not get there
+                contestants[name](races[name][-1])
+        order = order[2:] + order[:2]  # nobody is always first
+    columns = " | ".join(f"{target:g}" for target in targets)
+    print(f"\n| {title} | an epoch | {columns} |")
+    print("| --- | --- |" + " --- |" * len(targets))
+    medians = {
+        name: [
+            statistics.median(race.reached.get(target, math.inf) for race in runs)
+            for target in targets
+        ]
+        for name, runs in races.items()
+    }
+    for name, seconds in medians.items():
+        epoch = statistics.median(race.seconds / race.epochs for race in races[name])
+        cells = []
+        for taken, ours in zip(seconds, medians["the course"], strict=True):
+            ratio = f" ({taken / ours:.1f})" if math.isfinite(ours) else ""
+            late = f"not in {options.limit:.0f}"
+            cells.append(f"{taken:.1f}{ratio}" if math.isfinite(taken) else late)
+        print(f"| {name} | {epoch:.2f} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=45, help="seconds for each run")
+    parser.add_argument("--data-root", type=Path, help="folder that holds MNIST/raw")
+    options = parser.parse_args()
+    print(
+        f"{speed.machine()}; medians of {options.seeds} seeds, batch {BATCH}; in "
+        "brackets: the median over that of the course"
+    )
+    started = time.perf_counter()
+    try:
+        found = data.load(
+            "mnist",
+            28,
+            train_size=8000,
+            test_size=2000,
+            root=options.data_root,
+            download=False,
+        )
+    except FileNotFoundError:
+        found = data.load("digits", 28)
+    images = data.Images((found.train[:] > 0.5).float())
+    test = (found.test[:] > 0.5).float()
+    contest(
+        f"VAE on {len(images):,} of {found.name}: seconds to an ELBO of minus",
+        NATS[found.name],
+        vae_contest(images, test),
+        options,
+    )
+    found = data.load("faces", 32, train_size=8000, test_size=1000)
+    contest(
+        "autoencoder on 8,000 faces: seconds to a squared error of",
+        ERRORS,
+        autoencoder_contest(found.train, found.test[:]),
+        options,
+    )
+    print(f"\n{time.perf_counter() - started:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
