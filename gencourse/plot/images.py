@@ -17,6 +17,7 @@ from gencourse.plot.picture import (
     canvas,
     check_count,
     style,
+    use_fallback_fonts,
 )
 
 
@@ -69,6 +70,7 @@ def _text_size(texts: Sequence[str | None] | None, points: float) -> tuple[int, 
 
     figure = Figure(dpi=DPI)
     texts = [figure.text(0, 0, text, size=points) for text in texts or [] if text]
+    use_fallback_fonts(figure)
     sizes = [text.get_window_extent().size for text in texts]
     return tuple(np.ceil(np.max([(0, 0), *sizes], axis=0)).astype(int).tolist())
 
