@@ -1,4 +1,4 @@
-"""A picture with a text for those who cannot see it, and the style of all figures."""
+"""A picture with a text for readers who cannot see it, and the style of all figures."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ COLORS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, BLACK, GRAY)
 CONTINUOUS, DIVERGING = "viridis", "PuOr_r"
 
 FONT = "DejaVu Sans"  # it comes with matplotlib
-DPI, FACE = 100, 96  # FACE: the pixels at which a small image is shown
-MAX_WIDTH, MAX_HEIGHT = 1000, 2000  # pixels; the width of a notebook's cell
+DPI, FACE = 100, 96  # FACE: the width in pixels at which a small image is shown
+MAX_WIDTH, MAX_HEIGHT = 1000, 2000  # in pixels; a notebook's cell is 1000 wide
 
 _STYLE = (  # groups of settings, as matplotlib.rc takes them
     ("figure", {"dpi": DPI, "facecolor": "white"}),
@@ -39,13 +39,12 @@ _STYLE = (  # groups of settings, as matplotlib.rc takes them
 
 # Chinese, Japanese and Korean, which DejaVu Sans lacks: on Linux, Windows and macOS.
 _CJK_FONTS = (
-    *(f"Noto Sans CJK {region}" for region in ("SC", "TC", "JP", "KR")),
-    *("Noto Sans SC", "Noto Sans JP", "Noto Sans KR", "Source Han Sans SC"),
-    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
-    *("Microsoft YaHei", "SimHei", "Microsoft JhengHei", "Yu Gothic", "MS Gothic"),
-    *("Malgun Gothic", "PingFang SC", "Hiragino Sans GB", "Hiragino Sans", "Heiti TC"),
-    *("Apple SD Gothic Neo", "AppleGothic", "Arial Unicode MS"),
-)
+    "Noto Sans CJK SC, Noto Sans CJK TC, Noto Sans CJK JP, Noto Sans CJK KR, "
+    "Noto Sans SC, Noto Sans JP, Noto Sans KR, Source Han Sans SC, WenQuanYi Zen Hei, "
+    "WenQuanYi Micro Hei, Droid Sans Fallback, Microsoft YaHei, SimHei, Yu Gothic, "
+    "Microsoft JhengHei, MS Gothic, Malgun Gothic, PingFang SC, Hiragino Sans GB, "
+    "Hiragino Sans, Heiti TC, Apple SD Gothic Neo, AppleGothic, Arial Unicode MS"
+).split(", ")
 
 Labels = Sequence[str] | None
 Lines = Mapping[str, float] | None  # text -> where the line lies
@@ -103,10 +102,7 @@ def encode(rgb: np.ndarray, alt: str, level: int = 9) -> bytes:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The course's style; of the reader's settings only the fonts count, as fallbacks.
-
-    `font.sans-serif` lists the fonts that `use_fallback_fonts` tries.
-    """
+    """The course's style, with the fonts that `use_fallback_fonts` tries."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -133,15 +129,15 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
 
     texts = [t for t in figure.findobj(Text) if not t.get_fontproperties().get_file()]
     missing = {c for text in texts for c in text.get_text() if not c.isascii()}
-    chosen = {name: None for text in texts for name in text.get_fontfamily()}
+    families = [name for text in texts for name in text.get_fontfamily()]
     installed = {font.name.lower() for font in fontManager.ttflist}
     added = []
-    for family in chosen | dict.fromkeys(rcParams["font.sans-serif"]):
+    for family in dict.fromkeys([FONT, *families, *rcParams["font.sans-serif"]]):
         if missing and family.lower() in installed:
             font = get_font(fontManager.findfont(FontProperties(family=[family])))
             covered = {c for c in missing if font.get_char_index(ord(c))}
             missing -= covered
-            added += [family] if covered and family not in chosen else []
+            added += [family] if covered and family != FONT else []
     for text in texts if added else ():
         text.set_fontfamily([*text.get_fontfamily(), *added])
     return added, "".join(sorted(missing))
@@ -151,14 +147,18 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
 def canvas(
     alt: str, rows: int = 1, columns: int = 1, width: int = 900, height: int = 400
 ) -> Iterator[SimpleNamespace]:
-    """Gives matplotlib axes in the style of the course, and the Picture made of them.
+    """Makes matplotlib axes in the style of the course, and a Picture of them.
 
         with plot.canvas("A parabola with its minimum at 0.") as page:
             page.axes[0].plot(x, x**2)
         page.picture
 
-    width, height: pixels, at most 1000 x 2000. `page.axes` lists the axes row by row,
-    `page.figure` is the figure, `page.picture` is there when the block has ended.
+    `page.axes` lists the axes row by row, `page.figure` is the figure, and
+    `page.picture` exists once the block has ended.
+
+    Args:
+        rows, columns: of axes; with rows = 0 the figure has none.
+        width, height: in pixels, at most 1000 x 2000.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
