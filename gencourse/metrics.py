@@ -254,7 +254,7 @@ def _check(**inputs: tuple[Tensor, str]) -> None:
 
     Args:
         inputs: name -> (tensor, shape), such as "N, D". An axis has the same size in
-            all shapes that name it, and at least 1; "..." are any further axes.
+            all shapes that name it, and at least 1; "..." is one or more axes.
     """
     for name, (x, _) in inputs.items():
         if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -265,7 +265,7 @@ def _check(**inputs: tuple[Tensor, str]) -> None:
     sizes: dict[str, int | torch.Size] = {}
     for x, shape in inputs.values():
         axes, got = shape.split(", "), list(x.shape)
-        if axes[-1] == "...":
+        if axes[-1] == "..." and len(got) >= len(axes):
             got[len(axes) - 1 :] = [x.shape[len(axes) - 1 :]]
         for axis, size in zip(axes, got, strict=False):
             sizes.setdefault(axis, size)
