@@ -1,4 +1,4 @@
-"""Cartoon faces whose eight true latent variables are known: the course's own truth.
+"""Cartoon faces whose eight true latent variables are known: the course's ground truth.
 
 `render` is the *true decoder*: it maps eight knobs to an image. `project` is the
 *referee*: it finds the face nearest to any image, so that "how far from a real face is
@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 class Knob(NamedTuple):
-    """One true latent variable. `low` and `high` say what -1 and +1 look like."""
+    """One true latent variable; `low` and `high` say what -1 and +1 look like."""
 
     name: str
     low: str
@@ -58,9 +58,12 @@ _MOUTH, _TEETH, _TONGUE = (0.33, 0.05, 0.09), (0.99, 0.98, 0.95), (0.85, 0.36, 0
 def sample_knobs(n: int, seed: int = 0) -> Tensor:
     """knobs ~ Uniform([-1, 1]^8): the true prior of the course's faces.
 
-    Arguments: `n`, how many; `seed`, the same seed gives the same knobs.
-    Returns: (n, 8) float32, columns in the order of `KNOBS`.
-    Raises: ValueError if n or seed is no whole number or out of range.
+    Args:
+        n: how many faces.
+        seed: the same seed gives the same knobs.
+
+    Returns:
+        (n, 8) float32, columns in the order of `KNOBS`.
     """
     if not isinstance(n, Integral) or n < 0:
         raise ValueError(f"n must be a whole number, 0 or more; got {n!r}")
@@ -73,27 +76,33 @@ def sample_knobs(n: int, seed: int = 0) -> Tensor:
 def render(knobs: Tensor, size: int = 32, gray: bool = False) -> Tensor:
     """x = render(knobs): the true decoder, from eight numbers to an image.
 
-    Arguments: `knobs`, (N, 8) floats in [-1, 1] (values outside draw an exaggerated
-    face); `size`, pixels per side, 16 to 256; `gray`, one channel (luminance) instead
-    of three.
-    Returns: (N, 3 or 1, size, size) in [0, 1], of the knobs' dtype and on their device,
-    differentiable with respect to the knobs.
-    Raises: ValueError if the shape or the size is wrong or a knob is not finite (or
-    beyond a million).
+    Args:
+        knobs: (N, 8) floats in [-1, 1]; values outside draw an exaggerated face.
+        size: pixels per side, 16 to 256.
+        gray: one channel (luminance) instead of three.
+
+    Returns:
+        (N, 3 or 1, size, size) in [0, 1], of the knobs' dtype and on their device,
+        differentiable with respect to the knobs.
+
+    Raises:
+        ValueError: for another shape or size, or a knob that is not finite.
 
     Taught in: lesson 01.
     """
-    if not isinstance(knobs, Tensor) or knobs.ndim != 2 or knobs.shape[1] != len(KNOBS):
+    if not isinstance(knobs, Tensor) or knobs.shape[1:] != (len(KNOBS),):
         got = tuple(knobs.shape) if isinstance(knobs, Tensor) else type(knobs).__name__
         raise ValueError(
-            f"knobs must be a tensor of shape (N, {len(KNOBS)}), one column for each "
-            f"of {', '.join(KNOB_NAMES)}; got {got}. For one face use knobs[None]."
+            f"knobs must be a tensor (N, {len(KNOBS)}) of {', '.join(KNOB_NAMES)}; "
+            f"got {got}. For one face use knobs[None]."
         )
     if not knobs.is_floating_point():
         raise ValueError(f"knobs must be floats in [-1, 1]; got {knobs.dtype}")
     if not (knobs.abs() <= _FAR).all():
-        raise ValueError(f"knobs must be finite; got NaN or values beyond {_FAR:,.0f}")
+        largest = knobs.abs().max()
+        raise ValueError(f"knobs must be finite, at most {_FAR:g}; got {largest:g}")
     _check_size(size)
+    size = int(size)
     if knobs.dtype in (torch.float16, torch.bfloat16):
         # Half precision has too few digits to say where an edge crosses a pixel.
         return render(knobs.float(), size, gray).to(knobs.dtype)
@@ -107,7 +116,7 @@ def render(knobs: Tensor, size: int = 32, gray: bool = False) -> Tensor:
 
 
 def _check_size(size: int) -> None:
-    if not isinstance(size, int) or not SMALLEST <= size <= LARGEST:
+    if not isinstance(size, Integral) or not SMALLEST <= size <= LARGEST:
         raise ValueError(
             f"size must be a whole number from {SMALLEST} to {LARGEST}; got {size!r}"
         )
@@ -137,8 +146,7 @@ def _paint(knobs: Tensor, size: int) -> Tensor:
         return (0.5 - distance / pixel).clamp(0, 1)
 
     def band(offset: Tensor, half: Tensor) -> Tensor:
-        """Share of a pixel within `half` of a curve `offset` away; 0 where half is
-        0."""
+        """Share of a pixel within `half` of a curve at distance `offset`."""
         upper = (0.5 + (half - offset) / pixel).clamp(0, 1)
         return upper + (0.5 + (half + offset) / pixel).clamp(0, 1) - 1
 

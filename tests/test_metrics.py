@@ -36,10 +36,12 @@ def test_coverage_by_hand():
 
 
 def test_coverage_errors():
-    with pytest.raises(ValueError, match="same D"):
+    with pytest.raises(ValueError, match=r"\(9, 8\), \(9, 7\)"):
         metrics.coverage(torch.zeros(9, 8), torch.zeros(9, 7))
-    with pytest.raises(ValueError, match="more than k = 5"):
+    with pytest.raises(ValueError, match="k must.*4.*5"):
         metrics.coverage(torch.zeros(5, 8), torch.zeros(9, 8))
+    with pytest.raises(ValueError, match=r"k must.*1\.5"):
+        metrics.coverage(torch.zeros(9, 8), torch.zeros(9, 8), 1.5)
 
 
 def test_sharpness_known_answers():
@@ -71,10 +73,14 @@ def test_two_nn_on_a_sphere():
 
 
 def test_two_nn_errors():
-    with pytest.raises(ValueError, match="at least three"):
+    with pytest.raises(ValueError, match="three.*2"):
         metrics.two_nn_dimension(torch.rand(2, 3))
-    with pytest.raises(ValueError, match="4 points equal another"):
+    with pytest.raises(ValueError, match="4 points equal"):
         metrics.two_nn_dimension(torch.rand(2, 3).repeat(2, 1))
+    with pytest.raises(ValueError, match=r"points \(N, ...\).*\(5,\)"):
+        metrics.two_nn_dimension(torch.rand(5))
+    with pytest.raises(ValueError, match="equally far"):
+        metrics.two_nn_dimension(torch.eye(4))
 
 
 def test_principal_angles_known_answers():
@@ -90,8 +96,10 @@ def test_principal_angles_known_answers():
     mixed = identity[:, :2] @ torch.tensor([[2.0, 1.0], [1.0, 3.0]])
     assert metrics.principal_angles(identity[:, :2], mixed).max() < 1e-4
     assert metrics.principal_angles(identity[:, :2], identity[:, 2:]).min() > 89.99
-    with pytest.raises(ValueError, match="bases"):
+    with pytest.raises(ValueError, match=r"\(4, 4\), \(3, 3\)"):
         metrics.principal_angles(identity, torch.eye(3))
+    with pytest.raises(ValueError, match="not independent"):
+        metrics.principal_angles(torch.ones(4, 2), identity)
 
 
 def test_knob_r2_known_answers():
@@ -108,8 +116,17 @@ def test_knob_r2_known_answers():
     bent = metrics.knob_r2(z, fit, z_test, judge, degree=2)
     assert linear[0] > 0.999 and abs(linear[1] - 0.5) < 0.06
     assert linear[2] < 0.05 and bent[2] > 0.999 and bent[3] < 0.05
-    with pytest.raises(ValueError, match="needs its knobs"):
-        metrics.knob_r2(z, fit[:-1], z_test, judge)
+    for wrong in (
+        (z, fit[:-1], z_test, judge),
+        (z, fit, z_test[:, :2], judge),
+        (z, fit, z_test, judge[:, :3]),
+        (z[:, 0], fit, z_test[:, 0], judge),
+        (z[:, :0], fit, z_test[:, :0], judge),
+    ):
+        with pytest.raises(ValueError, match=r"z \(N, k\), knobs \(N, K\).*got"):
+            metrics.knob_r2(*wrong)
+    with pytest.raises(ValueError, match="two points.*1"):
+        metrics.knob_r2(z, fit, z_test[:1], judge[:1])
 
 
 def test_active_units_by_hand_and_errors():
@@ -117,7 +134,7 @@ def test_active_units_by_hand_and_errors():
     assert metrics.active_units(mu) == 1
     assert metrics.active_units(mu, threshold=1e-4) == 2
     for bad in (torch.zeros(5), torch.zeros(1, 3)):
-        with pytest.raises(ValueError, match="must be"):
+        with pytest.raises(ValueError, match="mu.*latent_dim"):
             metrics.active_units(bad)
 
 
@@ -129,9 +146,16 @@ def test_frechet_distance_in_closed_form():
     white = white @ torch.linalg.inv(factor).T  # covariance exactly I
     shift = torch.tensor([1.0, 2.0, 0.0, 0.0])
     expected = 5 + 4 * (3 - 2) ** 2
-    found = metrics.frechet_distance(3 * white, 2 * white + shift)
-    assert found == pytest.approx(expected, rel=1e-9)
+    distance = metrics.frechet_distance(3 * white, 2 * white + shift)
+    assert distance == pytest.approx(expected, rel=1e-9)
     assert metrics.frechet_distance(white, white) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_on_a_line():
+    a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0], [9.0]])
+    # One coordinate: (m1 - m2)^2 + (s1 - s2)^2 with the sample deviations.
+    expected = (1 - 5) ** 2 + (2**0.5 - 4) ** 2
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected)
 
 
 def test_frechet_distance_against_scipy():
@@ -150,15 +174,15 @@ def test_frechet_distance_against_scipy():
 def test_frechet_distance_of_finite_gaussian_samples():
     rng = torch.Generator().manual_seed(2)
     n, d = 400, 8
-    found = [
+    distances = [
         metrics.frechet_distance(*torch.randn(2, n, d, generator=rng))
         for _ in range(40)
     ]
-    assert sum(found) / 40 == pytest.approx(d * (d + 5) / 4 * 2 / n, rel=0.1)
+    assert sum(distances) / 40 == pytest.approx(d * (d + 5) / 4 * 2 / n, rel=0.1)
 
 
 def test_frechet_distance_errors():
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match=r"\(9, 2\), \(9, 3\)"):
         metrics.frechet_distance(torch.zeros(9, 2), torch.zeros(9, 3))
     with pytest.raises(ValueError, match="too few"):
         metrics.frechet_distance(torch.zeros(9, 8), torch.zeros(8, 8))
@@ -167,7 +191,96 @@ def test_frechet_distance_errors():
 def test_nearest_distance_by_hand_and_errors():
     training = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
     images = torch.stack([torch.full((1, 2, 2), 0.25), torch.ones(1, 2, 2)])
-    found = metrics.nearest_distance(images, training)
-    torch.testing.assert_close(found, torch.tensor([0.25, 0.0]))
-    with pytest.raises(ValueError, match="one shape"):
-        metrics.nearest_distance(images, training[:, :, :1])
+    nearest = metrics.nearest_distance(images, training)
+    torch.testing.assert_close(nearest, torch.tensor([0.25, 0.0]))
+    for one, other in (
+        (images, training[:, :, :1]),
+        (images[:, 0, 0, 0], training[:, 0, 0, 0]),
+        (images, training[:0]),
+    ):
+        with pytest.raises(ValueError, match=r"images \(N, ...\).*got"):
+            metrics.nearest_distance(one, other)
+
+
+# --- all metrics ----------------------------------------------------------------------
+X = torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+K, L = torch.rand(2, 12, 3, generator=torch.Generator().manual_seed(2))
+METRICS = {
+    "fidelity": [X[:2]],
+    "coverage": [K, L],
+    "sharpness": [X],
+    "active_units": [K],
+    "frechet_distance": [K, L],
+    "nearest_distance": [X, X.flip(0)],
+    "two_nn_dimension": [K],
+    "principal_angles": [K, L],
+    "knob_r2": [K, L, K.flip(0), L.flip(0)],
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_refuse_nan_whole_numbers_and_arrays(name):
+    """NaN compares as false and is clamped to 0: it could look like a good mark."""
+    metric, inputs = getattr(metrics, name), METRICS[name]
+    metric(*[x.clone().requires_grad_() for x in inputs])
+    for place in range(len(inputs)):
+        for bad in (math.nan, math.inf, -math.inf):
+            wrong = [x.clone() for x in inputs]
+            wrong[place].view(-1)[5] = bad
+            with pytest.raises(ValueError, match="finite.* 1 values"):
+                metric(*wrong)
+        for bad, got in (
+            (inputs[place].to(torch.uint8), "uint8"),
+            (inputs[place].numpy(), "ndarray"),
+        ):
+            wrong = [*inputs[:place], bad, *inputs[place + 1 :]]
+            with pytest.raises(TypeError, match=f"floats.*{got}"):
+                metric(*wrong)
+        empty = [*inputs[:place], inputs[place][:0], *inputs[place + 1 :]]
+        with pytest.raises(ValueError, match=r"got .*\(0, "):
+            metric(*empty)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_are_the_same_in_double_and_mixed_precision(name):
+    metric, inputs = getattr(metrics, name), METRICS[name]
+    expected = torch.as_tensor(metric(*inputs)).double()
+    double = [x.double() for x in inputs]
+    for given in (double, [double[0], *inputs[1:]], [inputs[0], *double[1:]]):
+        value = torch.as_tensor(metric(*given)).double()
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n, d", [(7, 1), (12, 6), (40, 3), (60, 2)])
+def test_metrics_do_not_see_the_order_of_points_nor_a_shift(n, d):
+    rng = torch.Generator().manual_seed(n)
+    a, b = torch.rand(2, n, d, generator=rng, dtype=torch.float64)
+    order, shift = torch.randperm(n, generator=rng), 1e4
+    share = metrics.coverage(a, b)
+    assert metrics.coverage(a[order], b.flip(0)) == pytest.approx(share)
+    # Single precision far from the origin: cdist alone would round all of it off.
+    far = [(x + shift).float() for x in (a, b)]
+    exact = metrics.coverage(*[x.double() - shift for x in far])
+    assert metrics.coverage(*far) == pytest.approx(exact)
+    distance = metrics.frechet_distance(a, b)
+    assert metrics.frechet_distance(b, a[order]) == pytest.approx(distance, abs=1e-8)
+    assert metrics.frechet_distance(a, a[order]) == pytest.approx(0, abs=1e-8)
+    assert metrics.frechet_distance(a + 1, b + 1) == pytest.approx(distance, abs=1e-8)
+    dimension, _ = metrics.two_nn_dimension(a)
+    assert metrics.two_nn_dimension(3 * a[order] + 1)[0] == pytest.approx(dimension)
+    assert metrics.active_units(a[order]) == metrics.active_units(a)
+
+
+@pytest.mark.parametrize("n, m, channels, size", [(1, 1, 1, 3), (40, 70, 3, 20)])
+def test_image_metrics_judge_each_image_alone(n, m, channels, size):
+    rng = torch.Generator().manual_seed(size)
+    images = torch.rand(n, channels, size, size, generator=rng)
+    training = torch.rand(m, channels, size, size, generator=rng)
+    order = torch.randperm(n, generator=rng)
+    sharp = metrics.sharpness(images)
+    torch.testing.assert_close(metrics.sharpness(images[order]), sharp[order])
+    assert metrics.sharpness(torch.full_like(images, 0.5)).eq(0).all()
+    by_hand = (images[:, None].double() - training).square().flatten(2).mean(2).sqrt()
+    near = metrics.nearest_distance(images, training)
+    torch.testing.assert_close(near, by_hand.amin(1).float())
+    assert metrics.nearest_distance(images, torch.cat([training, images])).eq(0).all()

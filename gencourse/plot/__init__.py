@@ -1,9 +1,8 @@
-"""Pictures for the lessons: every function takes tensors and gives one `Picture`.
+"""Pictures for the lessons: every function takes tensors and returns one `Picture`.
 
-A picture always has an alternative text that says in words what is to be seen: it
-stands where pictures cannot be shown, screen readers read it, and tests compare it.
-Fonts and colors leave matplotlib's own settings alone; color-blind readers can tell the
-colors apart.
+A picture always has an alternative text that describes it: it is shown where pictures
+cannot be, screen readers read it aloud, and tests compare it. matplotlib's own settings
+stay as they are, and color-blind readers can tell the colors apart.
 """
 
 from __future__ import annotations
@@ -15,19 +14,13 @@ from torch import Tensor
 from gencourse.plot.charts import bars, curves, heat, histogram, scatter_map
 from gencourse.plot.images import checked_images, grid, pairs, squares
 from gencourse.plot.picture import (
-    AMBER,
     BLACK,
     BLUE,
     COLORS,
-    CONTINUOUS,
-    DIVERGING,
     GRAY,
     GREEN,
-    MAX_HEIGHT,
     MAX_WIDTH,
     ORANGE,
-    PINK,
-    SKY,
     Picture,
     canvas,
     check_alt,
@@ -35,19 +28,13 @@ from gencourse.plot.picture import (
 )
 
 __all__ = [
-    "AMBER",
     "BLACK",
     "BLUE",
     "COLORS",
-    "CONTINUOUS",
-    "DIVERGING",
     "GRAY",
     "GREEN",
-    "MAX_HEIGHT",
     "MAX_WIDTH",
     "ORANGE",
-    "PINK",
-    "SKY",
     "Picture",
     "bars",
     "canvas",
@@ -65,15 +52,19 @@ __all__ = [
 def map_of_the_course(highlight: str = "both", images=None) -> Picture:
     """The course's two arrows: compress (image to latent), generate (latent to image).
 
-    highlight: "compress", "generate" or "both"; the other arrow is pale. images: up to
-    5 faces (N, C, H, W), best at size 56, that stand on the sheet (default: drawings).
+    Args:
+        highlight: "compress", "generate" or "both"; the other arrow is pale.
+        images: up to 5 faces (N, C, H, W), best at size 56, to show on the sheet
+            instead of drawn ones.
     """
     from gencourse.plot import course_map
 
     if highlight not in ("both", "compress", "generate"):
         raise ValueError(f"{highlight=}: expected 'compress', 'generate' or 'both'")
-    x = None if images is None else checked_images(images)[:5]
-    tiles = None if x is None else squares(x, 56 / x.shape[3])
+    tiles = None
+    if images is not None:
+        x = checked_images(images)[:5]
+        tiles = squares(x, 56 / x.shape[3])
     with canvas(course_map.ALT.format(highlight), width=960, height=420) as page:
         course_map.draw(page, tiles, highlight, {"compress": BLUE, "generate": ORANGE})
     return page.picture
@@ -87,13 +78,15 @@ def explorer(
     twin: Picture | None = None,
     sample: Callable[[], Sequence[float]] | None = None,
 ):
-    """Sliders that redraw an image at once; in a stored notebook the twin is seen.
+    """Sliders that redraw an image at once; a stored notebook shows the twin.
 
-    draw: takes the list of the sliders' values, gives one image (C, H, W) in [0, 1] or
-    a Picture; what it raises while a slider moves is shown below the sliders. sliders:
-    names (from -1 to 1, at 0) or (name, low, high, value[, step]). twin: the static
-    picture, such as `grid` with a row per slider (default: the first image). sample:
-    gives the values for the button "random" (default: uniform).
+    Args:
+        draw: takes the list of slider values and returns one image (C, H, W) in [0, 1]
+            or a Picture. An error that it raises is shown below the sliders.
+        sliders: names (from -1 to 1, first at 0) or (name, low, high, first[, step]).
+        twin: a static picture, such as a `grid` with a row per slider (default: the
+            first image).
+        sample: returns the values for the button "random" (default: uniform).
     """
     from gencourse.plot.sliders import Explorer
 

@@ -24,19 +24,14 @@ from gencourse.plot.picture import (
 _DASHES = {"color": GRAY, "lw": 1.5, "ls": (0, (4, 3)), "zorder": 1}
 
 
-# --- numbers and images as they come --------------------------------------------------
-
-
 def _numbers(values, name: str, ndim: int = 1) -> np.ndarray:
+    """An array of at least one number; the others may be NaN or infinite."""
     array = torch.as_tensor(values).detach().cpu().double().numpy()
     if array.ndim != ndim or array.size == 0:
         raise ValueError(f"{name}: expected {ndim}-D numbers, got shape {array.shape}")
     if not np.isfinite(array).any():
-        raise ValueError(f"{name}: not one finite number among {array.size}")
+        raise ValueError(f"{name}: none of its {array.size} numbers is finite")
     return array
-
-
-# --- numbers --------------------------------------------------------------------------
 
 
 def _check_series(series: Mapping, limit: int = len(COLORS)) -> None:
@@ -45,13 +40,13 @@ def _check_series(series: Mapping, limit: int = len(COLORS)) -> None:
         raise ValueError(f"expected a dict of 1 to {limit} names, got {got}")
 
 
-def _note(axes, text: str, at, offset: tuple[float, float], **how) -> None:
-    """Writes text some points beside a place in the axes."""
-    axes.annotate(text, at, xytext=offset, textcoords="offset points", **how)
+def _note(axes, text: str, at, offset: tuple[float, float], **options) -> None:
+    """Writes text beside a place in the axes, shifted by an offset in points."""
+    axes.annotate(text, at, xytext=offset, textcoords="offset points", **options)
 
 
 def _labels_at_right(axes, ends: list[tuple[float, str, str]]) -> None:
-    """Writes (y, text, color) beside the axes at the height of y, pushed apart."""
+    """Writes each (y, text, color) beside the axes at height y, or as near as fits."""
     from matplotlib.colors import to_rgb
 
     axes.figure.draw_without_rendering()
@@ -71,37 +66,37 @@ def _labels_at_right(axes, ends: list[tuple[float, str, str]]) -> None:
 
 
 def _vlines(axes, lines: Lines) -> None:
-    """Dashed vertical lines with their texts on top."""
+    """Draws dashed vertical lines with their texts on top."""
     above = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
     for text, at in (lines or {}).items():
         axes.axvline(at, **_DASHES)
         _note(axes, text, (at, 1), (0, 4), color="#555555", **above)
 
 
-def _legend(axes, title: str | None = None, **how) -> None:
-    """A legend at the right of the axes, where it covers no data."""
-    how |= {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "alignment": "left"}
-    how |= {"title_fontsize": 12, "handlelength": 1.2, "handletextpad": 0.5}
-    axes.legend(title=title, **how)
+def _legend(axes, title: str | None = None, **options) -> None:
+    """Draws a legend at the right of the axes, where it covers no data."""
+    options |= {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "alignment": "left"}
+    options |= {"title_fontsize": 12, "handlelength": 1.2, "handletextpad": 0.5}
+    axes.legend(title=title, **options)
 
 
 def _colorbar(page, marks, axes, label: str, aspect: float = 20) -> None:
-    how = {"fraction": 0.05, "pad": 0.02, "aspect": aspect}
-    bar = page.figure.colorbar(marks, ax=axes, label=label, **how)
+    shape = {"fraction": 0.05, "pad": 0.02, "aspect": aspect}
+    bar = page.figure.colorbar(marks, ax=axes, label=label, **shape)
     bar.outline.set_visible(False)
     bar.solids.set_alpha(1)
 
 
 def _logarithmic(axes, which: str, ticks=None) -> None:
-    """A logarithmic axis with plain numbers: at given ticks, or at 1, 2, 5, 10 ..."""
+    """Makes an axis logarithmic, with plain numbers at ticks or at 1, 2, 5, 10 ..."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
     if ticks is not None or high < 300 * low:
-        given = FixedLocator(ticks) if ticks is not None else LogLocator(subs=(1, 2, 5))
-        axis.set_major_locator(given)
+        one_two_five = LogLocator(subs=(1, 2, 5))
+        axis.set_major_locator(one_two_five if ticks is None else FixedLocator(ticks))
         axis.set_minor_locator(NullLocator())
     if high < 1e5 * low:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -122,10 +117,13 @@ def curves(
 ) -> Picture:
     """Lines with their names beside them: training curves, sweeps, intervals as bands.
 
-    series: name -> y, or (x, y), or (x, y, low, high) with a band from low to high; at
-    most 8 names, "" is not written. Without x the first value stands at 1, as the first
-    epoch does. NaN leaves a gap. log, log_x: logarithmic axes. markers: a dot at each
-    value. hlines, vlines: text -> value of a dashed line.
+    Args:
+        series: name -> y, or (x, y), or (x, y, low, high) with a band from low to high;
+            at most 8. An empty name is not shown. Without x the first value is at 1,
+            as the first epoch is. NaN leaves a gap.
+        log, log_x: logarithmic axes.
+        markers: a dot at each value.
+        hlines, vlines: text -> value of a dashed line.
     """
     _check_series(series)
     ends = []
@@ -176,9 +174,12 @@ def bars(
 ) -> Picture:
     """Horizontal bars, one per name, with the number at the end of each.
 
-    values: name -> number, or name -> {group: number} with a color per group. xlabel:
-    the quantity and its unit. errors: shaped like values, half the length of each
-    interval. fmt: how numbers are written. vlines: text -> value of a dashed line.
+    Args:
+        values: name -> number, or name -> {group: number} with a color per group.
+        xlabel: the quantity and its unit.
+        errors: half the length of each interval, in a dict like values.
+        fmt: the format of the numbers.
+        vlines: text -> value of a dashed line.
     """
     _check_series(values, 40)
     table, errors = (
@@ -205,8 +206,8 @@ def bars(
                     axes.errorbar(value, y, xerr=error, color=BLACK, lw=2, capsize=4)
                 side, ha = (-1, "right") if value < 0 else (1, "left")
                 text, end = fmt.format(value).replace("-", "−"), value + side * error
-                where = {"offset": (6 * side, 0), "ha": ha, "va": "center"}
-                _note(axes, text, (end, y), **where, **plate)
+                place = {"offset": (6 * side, 0), "ha": ha, "va": "center"}
+                _note(axes, text, (end, y), **place, **plate)
         axes.set_yticks(range(len(table)), list(table), fontsize=13)
         axes.set(xlabel=xlabel, ylim=(len(table) - 0.5, -0.5))
         axes.tick_params(axis="y", length=0)
@@ -235,8 +236,10 @@ def histogram(
 ) -> Picture:
     """Densities of several sets of numbers on common bins; each area is 1.
 
-    series: name -> numbers of any shape. log_x: bins of equal ratio, density per
-    decade. vlines: text -> value of a dashed line.
+    Args:
+        series: name -> numbers of any shape.
+        log_x: bins of equal ratio; the density is per decade.
+        vlines: text -> value of a dashed line.
     """
     _check_series(series)
     data = {k: _numbers(torch.as_tensor(v).flatten(), k) for k, v in series.items()}
@@ -278,8 +281,12 @@ def heat(
 ) -> Picture:
     """A matrix as colored cells with its numbers written in them.
 
-    matrix: (rows, columns); NaN is left empty. low, high: ends of the color scale
-    (default: the data's); with low < 0 zero is white. label: what the numbers are.
+    Args:
+        matrix: (rows, columns); NaN is left empty.
+        label: what the numbers are.
+        fmt: the format of the numbers.
+        low, high: ends of the color scale, by default those of the data. If low < 0,
+            zero is white.
     """
     values = _numbers(matrix, "matrix", 2)
     rows, columns = values.shape
@@ -325,9 +332,12 @@ def scatter_map(
 ) -> Picture:
     """Points in the plane, colored by a number (color scale) or a class (legend).
 
-    points: (N, 2). values: (N,), floats for a scale, integers for classes, whose names
-    are names[class]. label: what the color tells. panels: title -> values draws the
-    same points once for each, on one common scale.
+    Args:
+        points: (N, 2).
+        values: (N,), floats for a color scale or whole numbers for classes.
+        panels: title -> values; draws the points once for each, on a common scale.
+        names: the name of class k is names[k].
+        label: what the colors mean.
     """
     xy = _numbers(points, "points", 2)
     if xy.shape[1] != 2:
@@ -344,19 +354,19 @@ def scatter_map(
     columns, rows = min(4, len(panels)), -(-len(panels) // 4)
     width = 560 if columns == 1 else min(MAX_WIDTH, 90 + 310 * columns)
     height = round((width - 100) / columns * rows) + 30 + 40 * rows
-    how = {"s": size, "alpha": 0.8, "lw": 0}
+    dots = {"s": size, "alpha": 0.8, "lw": 0}
     with canvas(alt, rows, columns, width, height) as page:
         for axes, (name, v) in zip(page.axes, panels.items(), strict=False):
             axes.set_aspect("equal")
             axes.set_title(name)
             if v.is_floating_point():
                 scale = {"cmap": CONTINUOUS, "vmin": low, "vmax": high}
-                marks = axes.scatter(*xy.T, c=v, **scale, **how)
+                marks = axes.scatter(*xy.T, c=v, **scale, **dots)
             else:
                 for k, index in enumerate(v.unique().tolist()):
                     mark = {"color": COLORS[k % 8], "marker": "o^s"[k // 8 % 3]}
                     mark["label"] = names[index] if names else str(index)
-                    axes.scatter(*xy[v == index].T, **mark, **how)
+                    axes.scatter(*xy[v == index].T, **mark, **dots)
         for i, axes in enumerate(page.axes):
             axes.set_visible(i < len(panels))
             left, below = i % columns == 0, i + columns >= len(panels)

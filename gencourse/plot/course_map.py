@@ -15,7 +15,13 @@ MATH = {"math_fontfamily": "stix"}
 
 
 def draw(page, tiles: np.ndarray | None, highlight: str, colors: dict) -> None:
-    """Both spaces and arrows, 960 x 420 pixels. tiles: (N, H, W, 3) bytes, or None."""
+    """Draws both spaces and the arrows on 960 x 420 pixels.
+
+    Args:
+        tiles: (N, H, W, 3) bytes, or None for drawn faces.
+        highlight: the name of an arrow, or "both".
+        colors: name of an arrow -> color.
+    """
     page.figure.set_layout_engine("none")
     axes = page.axes[0]
     axes.set_position((0, 0, 1, 1))
@@ -32,7 +38,7 @@ def draw(page, tiles: np.ndarray | None, highlight: str, colors: dict) -> None:
 
 
 def _arrow(axes, name: str, color: str, dim: bool) -> None:
-    """The arrow between the spaces, with its name and symbols; pale if dim."""
+    """Draws an arrow between the spaces, with its name and symbols; pale if dim."""
     start, end, y, at, symbols = {
         "compress": (448, 656, 318, 234, r"encoder  $q_\phi(z\,|\,x)$"),
         "generate": (656, 448, 64, 134, r"decoder  $p_\theta(x\,|\,z)$,  $G(z)$"),
@@ -51,7 +57,7 @@ def _arrow(axes, name: str, color: str, dim: bool) -> None:
 
 
 def _sheet(u, v) -> tuple[np.ndarray, np.ndarray]:
-    """Where the point (u, v) of the flat latent square lies on the curved sheet."""
+    """The place on the curved sheet of the point (u, v) of the flat latent square."""
     return 34 + 312 * u + 56 * v, 112 + 146 * v + 42 * np.sin(5.6 * u + 0.5)
 
 
@@ -107,9 +113,9 @@ def _latent_space(axes, walk: np.ndarray) -> None:
     center, radius = np.array([808.0, 186.0]), 104.0
     points = np.random.default_rng(4).standard_normal((1800, 2)) * 0.45
     points = points[(points**2).sum(1) < 1.3]
-    how = {"s": 24, "lw": 0, "alpha": 0.8, "zorder": 2}
+    dots = {"s": 24, "lw": 0, "alpha": 0.8, "zorder": 2}
     tints = _tint((points[:, 0] + 1) / 2)
-    axes.scatter(*(center + radius * points).T, color=tints, **how)
+    axes.scatter(*(center + radius * points).T, color=tints, **dots)
     line = {"arrowstyle": "-|>", "color": "#666666", "shrinkA": 0, "shrinkB": 0}
     for end in ((138, 0), (0, 150)):
         axes.annotate("", center + end, center - end, arrowprops=line)

@@ -17,7 +17,10 @@ from gencourse.plot.picture import (
     canvas,
     check_count,
     style,
+    use_fallback_fonts,
 )
+
+EDGE, GAP = 8, 6  # pixels of white around a grid and between its images
 
 
 def _stack(images) -> Tensor:
@@ -31,9 +34,13 @@ def _stack(images) -> Tensor:
 
 
 def checked_images(images, name: str = "images") -> Tensor:
-    """(N, C, H, W) float in [0, 1] on the CPU.
+    """(N, C, H, W) floats in [0, 1] on the CPU.
 
-    Overshoot up to 0.5 (linear reconstructions have it) is clipped; more is an error.
+    Linear reconstructions may overshoot by up to 0.5 and are clipped.
+
+    Raises:
+        TypeError: for whole numbers.
+        ValueError: for another shape, NaN, or values farther from [0, 1].
     """
     x = _stack(images)
     x = x[None] if x.ndim == 3 else x
@@ -48,7 +55,7 @@ def checked_images(images, name: str = "images") -> Tensor:
     if low < -0.5 or high > 1.5:
         raise ValueError(
             f"{name}: values from {low:.3g} to {high:.3g}, expected [0, 1]; "
-            "logits need a sigmoid, bytes a division by 255"
+            "apply a sigmoid to logits, divide bytes by 255"
         )
     return x.clamp(0, 1)
 
@@ -63,17 +70,26 @@ def squares(x: Tensor, scale: float) -> np.ndarray:
     return (x * 255).round().byte().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
 
 
-def _text_size(texts: Sequence[str | None] | None, points: float) -> tuple[int, int]:
-    """Width and height in pixels of the largest of some texts, 0 without any."""
+def _text_size(texts: Labels, points: float) -> tuple[int, int]:
+    """Width and height in pixels of the largest of the texts, 0 without any."""
     from matplotlib.figure import Figure
 
     figure = Figure(dpi=DPI)
     texts = [figure.text(0, 0, text, size=points) for text in texts or [] if text]
+    use_fallback_fonts(figure)
     sizes = [text.get_window_extent().size for text in texts]
     return tuple(np.ceil(np.max([(0, 0), *sizes], axis=0)).astype(int).tolist())
 
 
-# --- images ---------------------------------------------------------------------------
+def _fitting_scale(side: int, columns: int, text_width: int, room: int) -> float:
+    """Draws an image about 96 pixels wide, or smaller where a row exceeds the room."""
+    scale = max(1, round(FACE / side))
+    while side * scale > 16:
+        pitch = max(round(side * scale), text_width) + GAP
+        if columns * pitch - GAP <= room:
+            break
+        scale = scale - 1 if scale > 1 else 1 / (round(1 / scale) + 1)
+    return scale
 
 
 def grid(
@@ -89,11 +105,14 @@ def grid(
 ) -> Picture:
     """Images in rows, each pixel drawn as a whole square of `scale` x `scale` pixels.
 
-    images: (N, C, H, W), or (rows, columns, C, H, W), or a list of rows (N, C, H, W) or
-    of images (C, H, W); floats in [0, 1], C = 1 or 3. columns: images in a row (a list
-    of rows has its own). titles: one per image, above it. row_labels stand at the left,
-    column_labels on top. scale: None draws an image about 96 pixels wide, or smaller
-    where a row would not fit (averaging pixels if nothing else helps).
+    Args:
+        images: (N, C, H, W), or (rows, columns, C, H, W), or a list of rows
+            (N, C, H, W) or of images (C, H, W); floats in [0, 1], C = 1 or 3.
+        columns: images in a row (a list of rows has its own).
+        titles: one per image, above it.
+        row_labels, column_labels: at the left of the rows, above the columns.
+        scale: None draws an image about 96 pixels wide, or smaller where a row would
+            not fit (averaging pixels if nothing else helps).
     """
     x = _stack(images)
     if x.ndim == 5:
@@ -105,53 +124,50 @@ def grid(
     check_count(row_labels, "row_labels", rows)
     check_count(column_labels, "column_labels", columns)
     with style():
-        label_width, _ = _text_size(row_labels, 13)
-        words, over = _text_size(titles, 12)
-        column_words, column_height = _text_size(column_labels, 13)
+        row_width, _ = _text_size(row_labels, 13)
+        text_width, above = _text_size(titles, 12)
+        column_width, column_height = _text_size(column_labels, 13)
         title_width, title_height = _text_size([title], 14)
-    words, edge, gap = max(words, column_words) + 6, 8, 6
-    left = edge + (label_width + 12 if row_labels else 0)
-    over += 6 if titles else 0
-    top = edge + (title_height + 12 if title else 0)
+    text_width = max(text_width, column_width) + GAP
+    above += 6 if titles else 0  # each row
+    left = EDGE + (row_width + 12 if row_labels else 0)
+    top = EDGE + (title_height + 12 if title else 0) + above  # of the first image
     top += column_height + 8 if column_labels else 0
-
-    def total(scale: float) -> int:
-        pitch = max(round(x.shape[3] * scale), words) + gap
-        return left + columns * pitch - gap + edge
-
     if scale is None:
-        scale = max(1, round(FACE / x.shape[3]))
-        while total(scale) > MAX_WIDTH and x.shape[3] * scale > 16:
-            scale = scale - 1 if scale > 1 else 1 / (round(1 / scale) + 1)
+        room = MAX_WIDTH - left - EDGE
+        scale = _fitting_scale(x.shape[3], columns, text_width, room)
     elif scale < 1 or scale != int(scale):
         raise ValueError(f"scale={scale}: expected a whole number from 1 up")
     tiles = squares(x, scale)
     high, wide = tiles.shape[1:3]
-    step = max(wide, words) + gap
-    height = max(40, top + rows * (over + high + gap) - gap + edge)
-    width = max(100, total(scale), title_width + 2 * edge)
+    pitch_x, pitch_y = max(wide, text_width) + GAP, above + high + GAP
+    width = max(100, left + columns * pitch_x - GAP + EDGE, title_width + 2 * EDGE)
+    height = max(40, top + (rows - 1) * pitch_y + high + EDGE)
+    corners = [  # of the images
+        (left + column * pitch_x + (pitch_x - GAP - wide) // 2, top + row * pitch_y)
+        for row in range(rows)
+        for column in range(columns)
+    ]
     page = np.full((height, width, 3), 255, np.uint8)
+    for tile, (px, py) in zip(tiles, corners, strict=False):
+        page[py - 1 : py + high + 1, px - 1 : px + wide + 1] = 208  # a thin frame
+        page[py : py + high, px : px + wide] = tile
     with canvas(alt, rows=0, width=width, height=height) as drawing:
-
-        def write(px: float, py: float, text: str, va: str = "bottom", **how) -> None:
-            drawing.figure.text(px, height - py, text, transform=None, va=va, **how)
-
-        for i, tile in enumerate(tiles):
-            row, column = divmod(i, columns)
-            px = left + column * step + (step - gap - wide) // 2
-            py = top + row * (over + high + gap) + over
-            page[py - 1 : py + high + 1, px - 1 : px + wide + 1] = 208  # a thin frame
-            page[py : py + high, px : px + wide] = tile
-            if titles:
-                write(px + wide / 2, py - 5, titles[i], size=12, ha="center")
-            if column_labels and row == 0:
-                write(px + wide / 2, top - 7, column_labels[i], ha="center")
-            if row_labels and column == 0:
-                right = {"ha": "right", "multialignment": "right"}
-                write(left - 12, py + high / 2, row_labels[row], "center", **right)
-        if title:
-            write(edge, edge, title, "top", size=14)
         drawing.figure.figimage(page, origin="upper")
+
+        def write(px: float, py: float, text: str, **options) -> None:
+            options = {"va": "bottom", "ha": "center", "transform": None} | options
+            drawing.figure.text(px, height - py, text, **options)
+
+        for text, (px, py) in zip(titles or (), corners, strict=False):
+            write(px + wide / 2, py - 5, text, size=12)
+        for text, (px, py) in zip(column_labels or (), corners, strict=False):
+            write(px + wide / 2, py - above - 7, text)
+        for text, (_, py) in zip(row_labels or (), corners[::columns], strict=False):
+            right = {"va": "center", "ha": "right", "multialignment": "right"}
+            write(left - 12, py + high / 2, text, **right)
+        if title:
+            write(EDGE, EDGE, title, va="top", ha="left", size=14)
     return drawing.picture
 
 
@@ -165,8 +181,11 @@ def pairs(
 ) -> Picture:
     """Images above, their reconstructions below, and |x_hat - x| if asked for.
 
-    x, x_hat: (N, C, H, W) in [0, 1], N about 8. The difference is black where there is
-    none and in full color where it is largest; its label tells how large.
+    Args:
+        x, x_hat: (N, C, H, W) in [0, 1], N about 8.
+        difference: adds a row that is black where x_hat equals x and in full color
+            where they differ most; its label says by how much.
+        labels: what to write beside the first two rows.
     """
     x, x_hat = checked_images(x, "x"), checked_images(x_hat, "x_hat")
     if x.shape != x_hat.shape:

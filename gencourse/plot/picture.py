@@ -1,11 +1,13 @@
-"""A picture with a text for those who cannot see it, and the style of all figures."""
+"""A picture with a text for readers who cannot see it, and the style of all figures."""
 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,13 +18,14 @@ AMBER, SKY, BLACK, GRAY = "#E69F00", "#56B4E9", "#222222", "#8A8A8A"
 COLORS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, BLACK, GRAY)
 CONTINUOUS, DIVERGING = "viridis", "PuOr_r"
 
-DPI, FACE = 100, 96  # FACE: the pixels at which a small image is shown
-MAX_WIDTH, MAX_HEIGHT = 1000, 2000  # pixels; the width of a notebook's cell
+FONT = "DejaVu Sans"  # it comes with matplotlib
+DPI, FACE = 100, 96  # FACE: the width in pixels at which a small image is shown
+MAX_WIDTH, MAX_HEIGHT = 1000, 2000  # in pixels; a notebook's cell is 1000 wide
 
 _STYLE = (  # groups of settings, as matplotlib.rc takes them
     ("figure", {"dpi": DPI, "facecolor": "white"}),
     ("text", {"color": BLACK}),
-    ("font", {"family": "DejaVu Sans", "size": 13}),  # matplotlib brings it
+    ("font", {"family": FONT, "size": 13}),
     ("axes", {"titlesize": 14, "titlelocation": "left", "titlepad": 10}),
     ("axes", {"labelsize": 13, "labelcolor": BLACK, "linewidth": 0.8}),
     ("axes", {"edgecolor": "#555555", "grid": True, "axisbelow": True}),
@@ -33,6 +36,15 @@ _STYLE = (  # groups of settings, as matplotlib.rc takes them
     ("lines", {"linewidth": 2.5, "markersize": 7}),
     ("legend", {"fontsize": 12, "frameon": False}),
 )
+
+# Chinese, Japanese and Korean, which DejaVu Sans lacks: on Linux, Windows and macOS.
+_CJK_FONTS = (
+    "Noto Sans CJK SC, Noto Sans CJK TC, Noto Sans CJK JP, Noto Sans CJK KR, "
+    "Noto Sans SC, Noto Sans JP, Noto Sans KR, Source Han Sans SC, WenQuanYi Zen Hei, "
+    "WenQuanYi Micro Hei, Droid Sans Fallback, Microsoft YaHei, SimHei, Yu Gothic, "
+    "Microsoft JhengHei, MS Gothic, Malgun Gothic, PingFang SC, Hiragino Sans GB, "
+    "Hiragino Sans, Heiti TC, Apple SD Gothic Neo, AppleGothic, Arial Unicode MS"
+).split(", ")
 
 Labels = Sequence[str] | None
 Lines = Mapping[str, float] | None  # text -> where the line lies
@@ -90,27 +102,63 @@ def encode(rgb: np.ndarray, alt: str, level: int = 9) -> bytes:
 
 @contextmanager
 def style() -> Iterator[None]:
+    """The course's style, with the fonts that `use_fallback_fonts` tries."""
     import matplotlib
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the reader's own settings are
-        for group, settings in _STYLE:
-            matplotlib.rc(group, **settings)
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        settings = matplotlib.rcParams
+        own = [settings.get(f"font.{name}", [name]) for name in settings["font.family"]]
+        matplotlib.rcdefaults()
+        for group, options in _STYLE:
+            matplotlib.rc(group, **options)
+        settings["font.sans-serif"] = [FONT, *chain(*own), *_CJK_FONTS]
+        # matplotlib warns of each missing character; `canvas` warns once of all.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         yield
+
+
+def use_fallback_fonts(figure) -> tuple[list[str], str]:
+    """Lets texts take characters that their font lacks from other installed fonts.
+
+    Returns:
+        The families that were added, and the characters that no font has.
+    """
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties, fontManager, get_font
+    from matplotlib.text import Text
+
+    texts = [t for t in figure.findobj(Text) if not t.get_fontproperties().get_file()]
+    missing = {c for text in texts for c in text.get_text() if not c.isascii()}
+    families = [name for text in texts for name in text.get_fontfamily()]
+    installed = {font.name.lower() for font in fontManager.ttflist}
+    added = []
+    for family in dict.fromkeys([FONT, *families, *rcParams["font.sans-serif"]]):
+        if missing and family.lower() in installed:
+            font = get_font(fontManager.findfont(FontProperties(family=[family])))
+            covered = {c for c in missing if font.get_char_index(ord(c))}
+            missing -= covered
+            added += [family] if covered and family != FONT else []
+    for text in texts if added else ():
+        text.set_fontfamily([*text.get_fontfamily(), *added])
+    return added, "".join(sorted(missing))
 
 
 @contextmanager
 def canvas(
     alt: str, rows: int = 1, columns: int = 1, width: int = 900, height: int = 400
 ) -> Iterator[SimpleNamespace]:
-    """Gives matplotlib axes in the style of the course, and the Picture made of them.
+    """Makes matplotlib axes in the style of the course, and a Picture of them.
 
         with plot.canvas("A parabola with its minimum at 0.") as page:
             page.axes[0].plot(x, x**2)
         page.picture
 
-    width, height: pixels, at most 1000 x 2000. `page.axes` lists the axes row by row,
-    `page.figure` is the figure, `page.picture` is there when the block has ended.
+    `page.axes` lists the axes row by row, `page.figure` is the figure, and
+    `page.picture` exists once the block has ended.
+
+    Args:
+        rows, columns: of axes; with rows = 0 the figure has none.
+        width, height: in pixels, at most 1000 x 2000.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -129,7 +177,16 @@ def canvas(
         axes = list(figure.subplots(rows, columns, squeeze=False).flat) if rows else []
         page = SimpleNamespace(figure=figure, axes=axes)
         yield page
-        agg.draw()
+        agg.draw()  # sets the texts of the ticks
+        added, missing = use_fallback_fonts(figure)
+        if missing:
+            warnings.warn(
+                f"no font found for {missing}: install one, such as Noto Sans CJK, or "
+                "name yours in matplotlib.rcParams['font.family']",
+                stacklevel=3,
+            )
+        if added:
+            agg.draw()
         rgb = np.asarray(agg.buffer_rgba())[..., :3]
         page.picture = Picture(encode(rgb, alt), alt)
 

@@ -14,19 +14,19 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 class Explorer:
     """Sliders beside an image: `values`, `set(values)`, `sliders`, `image`, `widget`.
 
-    draw: values -> Picture. The other arguments are those of `plot.explorer`.
+    Its arguments are those of `plot.explorer`, but `draw` always returns a Picture.
     """
 
     def __init__(self, draw, sliders, alt, twin, sample) -> None:
         self.draw, self.alt, self.sample, self.sliders = draw, alt, sample, []
         self.quiet = False
-        look = {"style": {"description_width": "110px"}, "layout": {"width": "340px"}}
+        size = {"style": {"description_width": "110px"}, "layout": {"width": "340px"}}
         for item in sliders:
             item = (item,) if isinstance(item, str) else tuple(item)
             name, low, high, value, step = item + (None, -1, 1, 0, 0.05)[len(item) :]
             if not low <= value <= high or low == high:
-                raise ValueError(f"slider {name!r}: {value} not from {low} to {high}")
-            slider = w.FloatSlider(value, min=low, max=high, step=step, **look)
+                raise ValueError(f"slider {name!r}: {value} is not in [{low}, {high}]")
+            slider = w.FloatSlider(value, min=low, max=high, step=step, **size)
             slider.description = name
             slider.readout_format = ".0f" if step >= 1 else ".2f"
             slider.observe(self._moved, names="value")
@@ -49,7 +49,7 @@ class Explorer:
         return [slider.value for slider in self.sliders]
 
     def set(self, values: Sequence[float]) -> None:
-        """Moves all sliders (no farther than they go) and draws once."""
+        """Moves all sliders, within their ranges, and draws once."""
         if len(values) != len(self.sliders):
             raise ValueError(f"expected {len(self.sliders)} values, got {len(values)}")
         self.quiet = True
@@ -63,7 +63,7 @@ class Explorer:
             return
         try:
             self.image.value, self.message.value = self.draw(self.values).png, ""
-        except Exception as error:  # printed output of a callback would be seen nowhere
+        except Exception as error:  # what a callback prints is not shown
             text = html.escape(f"{type(error).__name__}: {error}")
             self.message.value = f"<pre style='color:#D55E00'>{text}</pre>"
 
@@ -75,7 +75,7 @@ class Explorer:
         return [s.min + s.step * random.randint(0, n) for s, n in pairs]
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        # a live front end prefers the widget; all others take the twin's picture
+        # A live front end prefers the widget; all others show the twin.
         data, metadata = self.twin._repr_mimebundle_()
         widget = self.widget._repr_mimebundle_()[WIDGET]
         return {**data, "text/plain": self.alt, WIDGET: widget}, metadata
