@@ -236,7 +236,9 @@ def load(
     size = _whole("size", size)
     if size not in range(8, 257, 4):
         raise ValueError(f"size {size} is not supported; take a multiple of 4, 8..256")
-    if channels is not None and _whole("channels", channels) not in (1, 3):
+    if channels is not None:
+        channels = _whole("channels", channels)
+    if channels not in (None, 1, 3):
         raise ValueError(f"channels is {channels}; it must be 1, 3 or None")
     if train_size is not None:
         train_size = _whole("train_size", train_size, at_least=1)

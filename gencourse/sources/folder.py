@@ -87,8 +87,8 @@ def find_split(folder: Path) -> list[Path]:
         if len(same) > 1:
             names = " and ".join(entry.name for entry in same)
             raise ValueError(
-                f"{shown(folder)} has folders {names}: rename or merge them, since only "
-                "one can be meant"
+                f"{shown(folder)} holds {names}, but only one of them can be used: "
+                "rename or merge them"
             )
     return [named["train"][0], named[test][0]]
 
