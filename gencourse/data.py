@@ -6,11 +6,13 @@
 
 All pixels lie in one tensor and a batch is a gather by shuffled index: several times
 faster than decoding and transforming image by image in a DataLoader. How files are
-read, checked, downloaded and cached stands in `files`.
+found, read, downloaded and cached is in `sources`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,33 +21,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gencourse.sources.celeba import celeba_sources
-from gencourse.sources.disk import convert
-from gencourse.sources.drawn import digits_sources, faces_sources
-from gencourse.sources.folder import folder_sources
-from gencourse.sources.idx import IDX_SETS, idx_sources
+from gencourse.sources.cache import convert, read_pixels
+from gencourse.sources.celeba import celeba_source
+from gencourse.sources.drawn import digits_source, faces_source
+from gencourse.sources.folder import folder_source
+from gencourse.sources.idx import IDX_SETS, idx_source
 from gencourse.sources.source import (
     Request,
     choose_rows,
-    fill,
     find_root,
     resolve,
     rng_for,
+    shown,
 )
 
 # Train and test together stay float32 up to this many bytes, and uint8 beyond.
 FLOAT_LIMIT = 2**30
-NAMES = ("faces", "digits", *IDX_SETS, "celeba")
+SOURCES = {
+    "faces": faces_source,
+    "digits": digits_source,
+    **dict.fromkeys(IDX_SETS, idx_source),
+    "celeba": celeba_source,
+}
+NAMES = tuple(SOURCES)
 
 
 @dataclass(eq=False, repr=False)
 class Images:
     """N images and what is known about them; `images[index]` is a float32 batch.
 
-    pixels: (N, C, S, S), float32 in [0, 1], or uint8 where float32 would take more than
-        `FLOAT_LIMIT` bytes (then memory-mapped if it comes from files). channels_last.
-    labels: (N,) int64 classes (celeba: (N, 40), 1 = has the attribute), or None.
-    knobs: (N, 8) float32 in [-1, 1] for faces, or None.
+    Attributes:
+        pixels: (N, C, S, S), float32 in [0, 1], or uint8 where float32 would take more
+            than `FLOAT_LIMIT` bytes (memory-mapped if made from image files).
+            channels_last.
+        labels: (N,) int64 classes (celeba: (N, 40), 1 = has the attribute), or None.
+        knobs: (N, 8) float32 in [-1, 1] for faces, or None.
     """
 
     pixels: Tensor
@@ -53,8 +63,8 @@ class Images:
     knobs: Tensor | None = None
 
     def __post_init__(self) -> None:
-        pixels, kinds = self.pixels, (torch.float32, torch.uint8)
-        if pixels.ndim != 4 or pixels.dtype not in kinds:
+        pixels = self.pixels
+        if pixels.ndim != 4 or pixels.dtype not in (torch.float32, torch.uint8):
             got = f"{tuple(pixels.shape)} {pixels.dtype}"
             raise ValueError(
                 f"pixels must be (N, C, S, S), float32 in [0, 1] or uint8; got {got}"
@@ -62,8 +72,8 @@ class Images:
         for name, x in (("labels", self.labels), ("knobs", self.knobs)):
             if x is not None and len(x) != len(pixels):
                 raise ValueError(f"{len(x)} {name} for {len(pixels)} images")
-        # Convolutions like it, and one image is one piece of memory for the gather.
-        self.pixels = self.pixels.contiguous(memory_format=torch.channels_last)
+        # Convolutions like it, and for the gather each image is one piece of memory.
+        self.pixels = pixels.contiguous(memory_format=torch.channels_last)
 
     def __len__(self) -> int:
         return self.pixels.shape[0]
@@ -75,7 +85,8 @@ class Images:
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Tensor:
         """A copy as float32 in [0, 1]: (B, C, S, S), or (C, S, S) for a single int.
 
-        index: an int, a slice, a list or tensor of ints, or a mask of N booleans.
+        Args:
+            index: an int, a slice, a list or tensor of ints, or a mask of N booleans.
         """
         index = index.cpu().numpy() if isinstance(index, Tensor) else index
         rows = torch.as_tensor(np.arange(len(self))[index].copy())
@@ -97,8 +108,14 @@ class Images:
     ) -> Batches:
         """Epochs of shuffled batches: each `for x in batches` is one, in a new order.
 
-        The last batch of an epoch is smaller if it does not come out even; `drop_last`
-        leaves it out. The same seed gives the same batches, epoch by epoch.
+        Args:
+            batch_size: images per batch; the last batch of an epoch may be smaller.
+            shuffle: False keeps the order of the images.
+            seed: the same seed gives the same batches, epoch by epoch.
+            drop_last: leave out a last batch that is smaller.
+
+        Raises:
+            ValueError: no batch of this size, or a number that is not whole.
         """
         return Batches(self, batch_size, shuffle, seed, drop_last)
 
@@ -112,8 +129,8 @@ class Images:
 class Batches:
     """One epoch of x (B, C, S, S) per iteration, see `Images.batches`.
 
-    `epoch` counts the epochs begun. The order of an epoch depends on seed and epoch
-    alone: setting `epoch` resumes a run.
+    `epoch` counts the epochs that have begun. The order of an epoch depends only on
+    seed and epoch: setting `epoch` resumes a run.
     """
 
     images: Images
@@ -124,9 +141,11 @@ class Batches:
     epoch: int = 0
 
     def __post_init__(self) -> None:
-        n, size = len(self.images), self.batch_size
-        if type(size) is not int or size < 1 or len(self) == 0:
-            raise ValueError(f"{n} images give no batch of {size!r}: take another size")
+        self.batch_size = _whole("batch_size", self.batch_size, at_least=1)
+        self.seed = _whole("seed", self.seed)
+        if len(self) == 0:
+            n = len(self.images)
+            raise ValueError(f"{n} images give no batch of {self.batch_size}")
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.images), self.batch_size)
@@ -150,7 +169,8 @@ class Batches:
 class Dataset:
     """What `load` returns: `train` and `test` Images of (channels, size, size).
 
-    target_names: names of the classes (celeba: attributes; faces: knobs), or None.
+    Attributes:
+        target_names: names of the classes (celeba: attributes; faces: knobs), or None.
     """
 
     name: str
@@ -184,57 +204,75 @@ def load(
 ) -> Dataset:
     """Images (N, C, size, size) in [0, 1] by name or from a folder, split in two.
 
-    name: "faces" (drawn here, with knobs), "digits" (scikit-learn's handwriting),
-        "mnist", "fashion-mnist", "kmnist", "celeba" (downloaded once), or the path of a
-        folder: all images below it, in order of their names. Its subfolders train/ and
-        test/ (or val/) are the split, else a seeded tenth is the test set. Where all
-        images lie in subfolders, these name the classes.
-    size: side in pixels, a multiple of 4 in 8..256 (faces from 16). Photographs are cut
-        to their central square. 28x28 sets become 32x32 by a black border; all else is
-        resized by antialiased bilinear interpolation, which never leaves [0, 1].
-    channels: 1 (gray) or 3 (RGB) converts; None keeps what the set has.
-    train_size, test_size: how many images (None: all; faces 20,000 and 2,000).
-    seed: decides choices, splits and the knobs of faces. Train and test are disjoint.
-    root: where downloads and caches lie, or else the environment variable
-        GENCOURSE_DATA, or else data/. MNIST's files are looked for in root/MNIST/raw.
-    download: False never touches the network.
+    Args:
+        name: "faces" (drawn here, with knobs), "digits" (scikit-learn's handwriting),
+            "mnist", "fashion-mnist", "kmnist", "celeba" (downloaded once), or the path
+            of a folder: all images below it, in order of their names. Its subfolders
+            train/ and test/ (or val/) are the split, else a seeded tenth is the test
+            set. If all images lie in subfolders, these name the classes.
+        size: side in pixels, a multiple of 4 in 8..256 (faces from 16). Photographs are
+            cut to their central square. 28x28 sets become 32x32 by a black border;
+            otherwise images are resized by antialiased bilinear interpolation, which
+            never leaves [0, 1].
+        channels: 1 (gray) or 3 (RGB) converts; None keeps what the set has.
+        train_size: how many images to train on (None: all; faces 20,000).
+        test_size: how many to test on (None: all; faces 2,000).
+        seed: decides choices, splits and the knobs of faces.
+        root: the folder of downloads and caches; None: the environment variable
+            GENCOURSE_DATA, else data/. MNIST's files belong in root/MNIST/raw.
+        download: False never touches the network.
 
-    Raises ValueError (unknown name, argument out of range), FileNotFoundError (nothing
-    there) or RuntimeError (damaged file, no network).
+    Returns:
+        A `Dataset`; no image is in both train and test.
+
+    Raises:
+        ValueError: an unknown name, an argument out of range, too few images to split.
+        FileNotFoundError: no such folder, no images, or files that are missing.
+        RuntimeError: damaged files (the first are named, all are counted), or a
+            download that failed.
 
     Taught in: lesson 01.
     """
-    if not isinstance(size, int) or size not in range(8, 257, 4):
-        raise ValueError(
-            f"size {size!r} is not supported; take a multiple of 4, 8..256"
-        )
+    size = _whole("size", size)
+    if size not in range(8, 257, 4):
+        raise ValueError(f"size {size} is not supported; take a multiple of 4, 8..256")
+    if channels is not None:
+        channels = _whole("channels", channels)
     if channels not in (None, 1, 3):
-        raise ValueError(f"channels is {channels!r}; it must be 1, 3 or None")
-    for n in (train_size, test_size):
-        if n is not None and not (isinstance(n, int) and n > 0):
-            raise ValueError(f"train_size or test_size is {n!r}; it must be 1 or more")
+        raise ValueError(f"channels is {channels}; it must be 1, 3 or None")
+    if train_size is not None:
+        train_size = _whole("train_size", train_size, at_least=1)
+    if test_size is not None:
+        test_size = _whole("test_size", test_size, at_least=1)
     request = Request(
         resolve(name, NAMES),
         size,
         channels,
-        (train_size, test_size),
-        seed,
+        train_size,
+        test_size,
+        _whole("seed", seed),
         find_root(root),
         download,
     )
-    readers = {
-        "faces": faces_sources,
-        "digits": digits_sources,
-        "celeba": celeba_sources,
-    }
-    readers |= dict.fromkeys(IDX_SETS, idx_sources)
-    sources, channels, target_names = readers.get(request.name, folder_sources)(request)
+    source = SOURCES.get(request.name, folder_source)(request)
+    train, test = choose_rows(source.counts, request)
+    n_bytes = (len(train) + len(test)) * source.channels * size**2 * 4
+    dtype = torch.float32 if n_bytes <= FLOAT_LIMIT else torch.uint8
+    pixels = read_pixels(source, (train, test), dtype, request)
+    parts = []
+    for x, rows in ((pixels[: len(train)], train), (pixels[len(train) :], test)):
+        extras = [y if y is None else y[rows] for y in (source.labels, source.knobs)]
+        parts.append(Images(x, *extras))
+    return Dataset(
+        shown(request.name), size, source.channels, *parts, source.target_names
+    )
 
-    rows = choose_rows([source.n for source in sources], request)
-    as_float = sum(map(len, rows)) * channels * size**2 * 4 <= FLOAT_LIMIT
-    images = []
-    for source, chosen in zip([sources[0], sources[-1]], rows, strict=True):
-        pixels = fill(source, chosen, channels, request, as_float)
-        extras = [x if x is None else x[chosen] for x in (source.labels, source.knobs)]
-        images.append(Images(pixels, *extras))
-    return Dataset(str(request.name), size, channels, *images, target_names)
+
+def _whole(name: str, value: object, at_least: int | None = None) -> int:
+    """value as an int: NumPy's whole numbers count, 2.0 does not."""
+    with contextlib.suppress(TypeError):
+        n = operator.index(value)
+        if at_least is None or n >= at_least:
+            return n
+    wanted = "a whole number" + (f", {at_least} or more" if at_least else "")
+    raise ValueError(f"{name} is {value!r}; it must be {wanted}")

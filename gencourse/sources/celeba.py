@@ -1,4 +1,9 @@
-"""CelebA: photographs of faces, with 40 attributes each."""
+"""CelebA: photographs of faces, with 40 attributes each.
+
+The archive stays packed: one file instead of 202,599, each image with a checksum.
+torchvision's own loader would unpack it, wants three more lists, and even for files
+that are there already the package gdown.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gencourse.sources.disk import damaged, refuse_devices
 from gencourse.sources.download import downloading
-from gencourse.sources.folder import photos
-from gencourse.sources.source import Request
+from gencourse.sources.folder import photo_source
+from gencourse.sources.source import Request, Source, damaged
 
 
-def celeba_sources(request: Request) -> tuple:
-    c = request.channels or 3
-    parts, attributes = celeba(request)
-    return [photos(paths, request.size, c, y) for paths, y in parts], c, attributes
-
-
-def celeba(request) -> tuple:
-    """[(paths, labels (n, 40)) of train, of test], and the names of the attributes."""
+def celeba_source(request: Request) -> Source:
     folder = request.root / "celeba"
     lists = ("list_eval_partition.txt", "list_attr_celeba.txt")
     packed, unpacked = folder / "img_align_celeba.zip", folder / "img_align_celeba"
@@ -36,46 +33,39 @@ def celeba(request) -> tuple:
                     fetch(file_id, str(arrivals), name, md5)
                     os.replace(arrivals / name, folder / name)
     partition, attributes = (folder / name for name in lists)
-    # 0, 1, 2: train, validation, test
-    names, kinds, _ = read_table(partition, (0, 1, 2))
-    also, flags, (count, header) = read_table(attributes, (-1, 1), skip=2)
-    if names != also or str(len(names)) != count.strip():
-        raise damaged(attributes, f"it lists other images than {partition}")
-    if len(header.split()) != flags.shape[1]:
-        names_found = f"{len(header.split())} names of attributes"
-        raise damaged(attributes, f"{names_found} for {flags.shape[1]} columns")
-    if not {0, 2} <= set(kinds[:, 0].tolist()):
+    names, parts, _ = read_list(partition)
+    also, flags, (_, header) = read_list(attributes, skip=2)
+    if names != also or len(header.split()) != flags.shape[1]:
+        raise damaged(attributes, f"it does not fit {partition.name}")
+    images, archive = unpacked, None
+    if not unpacked.is_dir():
+        try:
+            images, archive = zipfile.Path(packed, f"{unpacked.name}/"), packed
+        except Exception as error:  # a damaged archive can raise anything
+            raise damaged(packed, error) from error
+    order = [(parts[:, 0] == part).nonzero()[:, 0] for part in (0, 2)]  # train, test
+    counts, rows = list(map(len, order)), torch.cat(order)
+    if 0 in counts:
         raise damaged(partition, "train or test has no images")
-    below = unpacked
-    try:
-        if not unpacked.is_dir():  # read from the archive, which stays packed
-            below = zipfile.Path(packed, f"{unpacked.name}/")
-    except Exception as error:  # a damaged archive can raise anything
-        raise damaged(packed, error) from error
-    found = []
-    for kind in (0, 2):
-        rows = (kinds[:, 0] == kind).nonzero()[:, 0]
-        found.append(([below / names[row] for row in rows], flags[rows].gt(0).long()))
-    return found, tuple(header.split())
+    return photo_source(
+        counts,
+        [images / names[row] for row in rows],
+        request,
+        channels=request.channels or 3,
+        target_names=tuple(header.split()),
+        labels=flags[rows].gt(0).long(),
+        archive=archive,
+    )
 
 
-def read_table(
-    path: Path, allowed: tuple[int, ...], skip: int = 0
-) -> tuple[list[str], Tensor, list[str]]:
-    """Names and numbers from rows `name number ...`, and the first `skip` lines."""
+def read_list(path: Path, skip: int = 0) -> tuple[list[str], Tensor, list[str]]:
+    """Names and numbers (n, k) from lines `name number ...`, and the lines skipped."""
     try:
-        refuse_devices(path)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         rows = [line.split() for line in lines[skip:]]
-        # Path(name).name: a list must not lead out of the folder.
-        names = [Path(row[0]).name for row in rows]
         numbers = torch.tensor([[int(value) for value in row[1:]] for row in rows])
         if numbers.dim() != 2 or numbers.numel() == 0:
-            raise ValueError("there are no rows in it")
-        if len(set(names)) < len(names):
-            raise ValueError("an image is listed more than once")
-        if not torch.isin(numbers, torch.tensor(allowed)).all():
-            raise ValueError(f"it holds other numbers than {allowed}")
-        return names, numbers, lines[:skip]
+            raise ValueError("it has no rows of a name and numbers")
+        return [row[0] for row in rows], numbers, lines[:skip]
     except (OSError, ValueError, IndexError, RuntimeError) as error:
         raise damaged(path, error) from error

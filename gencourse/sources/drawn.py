@@ -1,4 +1,4 @@
-"""What needs no file: our faces, and scikit-learn's handwriting."""
+"""Images that need no file: our faces, and scikit-learn's handwritten digits."""
 
 from __future__ import annotations
 
@@ -8,36 +8,30 @@ from torch import Tensor
 from gencourse.sources.idx import gray_source
 from gencourse.sources.source import Request, Source, rng_for
 
-# ------------ set by set: sources of train and test (or one to split), channels, names
 
-
-def faces_sources(request: Request) -> tuple:
+def faces_source(request: Request) -> Source:
     from gencourse import faces
 
     if request.size < 16:
         raise ValueError(f"size {request.size} is too small for faces; take 16 or more")
-    channels, sources = request.channels or 3, []
-    for part, n in enumerate((request.wanted[0] or 20_000, request.wanted[1] or 2_000)):
-        # Seeds that nobody would type: sample_knobs(n, seed=0) in a lesson must not
-        # draw the training faces again and call them fresh.
-        knobs = faces.sample_knobs(n, seed=rng_for(request.seed, part).initial_seed())
+    counts = [request.train_size or 20_000, request.test_size or 2_000]
+    # Seeds that nobody would type: sample_knobs(n, seed=0) in a lesson must not draw
+    # the training faces again and call them fresh.
+    seeds = [rng_for(request.seed, part).initial_seed() for part in range(2)]
+    knobs = torch.cat(list(map(faces.sample_knobs, counts, seeds)))
 
-        def read(rows: Tensor, knobs: Tensor = knobs) -> Tensor:
-            with torch.no_grad():
-                return faces.render(knobs[rows], request.size, gray=channels == 1)
+    def read(rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            return faces.render(knobs[rows], request.size, gray=request.channels == 1)
 
-        sources.append(Source(n, read, knobs=knobs))
-    return sources, channels, tuple(faces.KNOB_NAMES)
+    names = tuple(faces.KNOB_NAMES)
+    return Source(counts, request.channels or 3, read, names, knobs=knobs)
 
 
-def digits_sources(request: Request) -> tuple:
+def digits_source(request: Request) -> Source:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().div(16)  # (1797, 8, 8)
     labels = torch.from_numpy(bunch.target).long()
-    return (
-        [gray_source(images, labels, request)],
-        request.channels or 1,
-        tuple("0123456789"),
-    )
+    return gray_source([len(images)], images, labels, tuple("0123456789"), request)

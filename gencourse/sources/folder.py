@@ -1,167 +1,159 @@
-"""Any folder of images: what lies in it, and how it is decoded."""
+"""Any folder of images: what lies in it, its split and its classes."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gencourse.sources.disk import ImageFile, refuse_devices
-from gencourse.sources.source import Request, Source
+from gencourse.sources.pictures import all_gray, formats, read_images
+from gencourse.sources.source import Request, Source, shown
+
+TESTS = ("test", "val", "valid", "validation")
 
 
-def folder_sources(request: Request) -> tuple:
-    listings = list_folder(request.name)
-    class_of = {path: name for listing in listings for path, name in listing.items()}
-    classes = tuple(sorted(set(class_of.values())))
-    classes = None if "" in classes or len(classes) < 2 else classes
-    channels = request.channels or (1 if all_gray(class_of) else 3)
-    sources = []
-    for listing in listings:
-        labels = classes and torch.tensor([classes.index(c) for c in listing.values()])
-        sources.append(photos(list(listing), request.size, channels, labels))
-    return sources, channels, classes
+def folder_source(request: Request) -> Source:
+    """Warns of pictures that are left out, and of classes that train or test lacks."""
+    unread: Counter[str] = Counter()
+    parts = find_split(request.name)
+    listings = [list_images(part, unread) for part in parts]
+    if unread:
+        message = f"left out of {shown(request.name)}: {_count(unread)}"
+        warnings.warn(message, stacklevel=3)
+    classes = find_classes(parts, [set(listing.values()) for listing in listings])
+    paths = [path for listing in listings for path in listing]
+    labels, target_names = None, None
+    if classes:
+        class_of = [name for listing in listings for name in listing.values()]
+        labels = torch.tensor([classes.index(name) for name in class_of])
+        target_names = tuple(map(shown, classes))
+    channels = request.channels or (1 if all_gray(paths) else 3)
+    counts = list(map(len, listings))
+    return photo_source(counts, paths, request, channels, target_names, labels)
 
 
-def photos(paths: list, size: int, channels: int, labels: Tensor | None) -> Source:
-    """A source of image"""
+def photo_source(
+    counts: list[int],
+    paths: list[Path | zipfile.Path],
+    request: Request,
+    channels: int,
+    target_names: tuple[str, ...] | None,
+    labels: Tensor | None,
+    archive: Path | None = None,
+) -> Source:
+    """A source of image files, on disk or in an archive."""
 
     def read(rows: Tensor) -> Tensor:
-        return read_images([paths[row] for row in rows], size, channels)
+        return read_images([paths[row] for row in rows], request.size, channels)
 
     def stamp(rows: Tensor) -> str:
-        return stamp_of([paths[row] for row in rows])
+        lines = []
+        for path in (paths[row] for row in rows):
+            with contextlib.suppress(OSError):  # a broken link is named when it is read
+                stat = os.stat(archive or path)
+                lines.append(f"{path} {stat.st_size} {stat.st_mtime_ns}")
+        text = "\n".join(lines).encode("utf-8", "backslashreplace")
+        return hashlib.sha256(text).hexdigest()
 
-    return Source(len(paths), read, labels, stamp=stamp, decoded=True)
-
-
-SUFFIXES = tuple(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
-# Only these decoders run, whatever a file is called (EPS would start Ghostscript).
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-
-# ------------------------------------------------------------------ images in files
+    return Source(counts, channels, read, target_names, labels, stamp=stamp)
 
 
-def list_folder(folder: Path) -> list[dict[Path, str]]:
-    """The images of train and of test, or of the whole folder where it has no split."""
+def find_split(folder: Path) -> list[Path]:
+    """The folders of train and of test, or only the folder if it is not split.
+
+    Raises:
+        ValueError: two folders could be the same part, such as Train and train.
+        RuntimeError: the folder cannot be opened.
+    """
     try:
-        folders = [entry for entry in folder.iterdir() if entry.is_dir()]
+        subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir())
     except OSError as error:
-        raise RuntimeError(f"cannot look into {folder}: {error}") from error
-    below = {entry.name.lower(): entry for entry in folders}
-    tests = [below[t] for t in ("test", "val", "valid", "validation") if t in below]
-    if tests and "train" in below:
-        return [list_images(below["train"]), list_images(tests[0])]
-    return [list_images(folder)]
+        raise RuntimeError(f"cannot open {shown(folder)}: {error.strerror}") from error
+    named = {
+        part: [entry for entry in subfolders if entry.name.lower() == part]
+        for part in ("train", *TESTS)
+    }
+    test = next((part for part in TESTS if named[part]), None)
+    if test is None or not named["train"]:
+        return [folder]
+    for same in (named["train"], named[test]):
+        if len(same) > 1:
+            names = " and ".join(entry.name for entry in same)
+            raise ValueError(
+                f"{shown(folder)} holds {names}, but only one of them can be used: "
+                "rename or merge them"
+            )
+    return [named["train"][0], named[test][0]]
 
 
-def list_images(folder: Path) -> dict[Path, str]:
-    """All images below a folder, sorted, each with the name of its class ("": none)."""
+def list_images(folder: Path, unread: Counter[str]) -> dict[Path, str]:
+    """All images below a folder in order, each with its class ("": none).
+
+    Pictures that are left out are added to `unread`, which counts them by ending.
+
+    Raises:
+        FileNotFoundError: no images.
+        RuntimeError: a folder cannot be opened.
+    """
 
     def refuse(error: OSError) -> None:
-        raise RuntimeError(f"cannot look into {error.filename}: {error}") from error
+        name = shown(error.filename)
+        raise RuntimeError(f"cannot open {name}: {error.strerror}") from error
 
-    found, seen = [], set()
-    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    _, readable, others = formats()
+    images, seen = [], set()
+    for here, subfolders, names in os.walk(folder, onerror=refuse, followlinks=True):
         if os.path.realpath(here) in seen:  # a link that leads back
-            folders.clear()
+            subfolders.clear()
             continue
         seen.add(os.path.realpath(here))
-        folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
+        subfolders[:] = [f for f in subfolders if not f.startswith((".", "__MACOSX"))]
         for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append(Path(here, name).relative_to(folder).parts)
-    if not found:
-        kinds = " ".join(SUFFIXES)
-        raise FileNotFoundError(f"no images in {folder} or below (looked for {kinds})")
-    found.sort()
+            ending = os.path.splitext(name)[1].lower()
+            if ending in readable and not name.startswith("."):
+                images.append(Path(here, name).relative_to(folder).parts)
+            elif ending in others and not name.startswith("."):
+                unread[ending] += 1
+    if not images:
+        wanted = f"looked for {' '.join(sorted(readable))}"
+        if unread:
+            wanted += f"; found {_count(unread)}"
+        raise FileNotFoundError(f"no images in {shown(folder)} or below ({wanted})")
+    images.sort()
     depth = 0  # a folder that holds everything names no class
-    while min(map(len, found)) > depth + 2 and len({p[depth] for p in found}) == 1:
+    while min(map(len, images)) > depth + 2 and len({p[depth] for p in images}) == 1:
         depth += 1
-    return {folder.joinpath(*p): p[depth] if len(p) > depth + 1 else "" for p in found}
+    return {folder.joinpath(*p): p[depth] if len(p) > depth + 1 else "" for p in images}
 
 
-def stamp_of(paths: list[ImageFile]) -> str:
-    """A hash of names, sizes and times: another one when a file has been changed."""
-    stats = []
-    for path in paths:
-        on_disk = path.root.filename if isinstance(path, zipfile.Path) else path
-        with contextlib.suppress(OSError):  # a broken link is named when it is read
-            stat = os.stat(on_disk)
-            stats.append(f"{path} {stat.st_size} {stat.st_mtime_ns}")
-    return hashlib.sha256("\n".join(stats).encode("utf-8", "replace")).hexdigest()
+def find_classes(parts: list[Path], classes_of: list[set[str]]) -> list[str] | None:
+    """The classes of all parts, sorted; None unless every image is in one of several.
+
+    Warns of classes that one part lacks.
+    """
+    classes = sorted(set().union(*classes_of))
+    if "" in classes or len(classes) < 2:
+        if len(classes) > 2 and len({"" in part for part in classes_of}) == 2:
+            flat = next(p for p, c in zip(parts, classes_of, strict=True) if "" in c)
+            message = f"no labels: {shown(flat)} has images outside of class folders"
+            warnings.warn(message, stacklevel=4)
+        return None
+    for part, present in zip(parts, classes_of, strict=True):
+        absent = [shown(name) for name in classes if name not in present]
+        if absent:
+            names = ", ".join(absent[:5] + ["..."] * (len(absent) > 5))
+            message = f"{shown(part)} has no images of these classes: {names}"
+            warnings.warn(message, stacklevel=4)
+    return classes
 
 
-def read_images(paths: list[ImageFile], size: int, channels: int) -> Tensor:
-    """uint8 (N, channels, size, size), decoded by a thread per core."""
-
-    def attempt(path: ImageFile) -> np.ndarray | str:
-        try:
-            return decode(path, size, channels)
-        except Exception as error:  # a damaged image can raise anything in a decoder
-            return f"{path}: {str(error).partition(' <_io')[0] or type(error).__name__}"
-
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor() as pool:
-        images = list(pool.map(attempt, paths))
-    bad = [image for image in images if isinstance(image, str)]
-    if bad:
-        shown = "\n  ".join(bad[:5] + [f"and {len(bad) - 5} more"] * (len(bad) > 5))
-        raise RuntimeError(
-            f"{len(bad)} of {len(paths)} images cannot be read:\n  {shown}\n"
-            "Nothing was deleted: repair them or move them away, then load again."
-        )
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-
-
-def all_gray(paths: Iterable[Path]) -> bool:
-    from PIL import Image
-
-    with warnings.catch_warnings(action="ignore"):
-        for path in paths:
-            with contextlib.suppress(Exception):  # they are named when decoded
-                refuse_devices(path)
-                with Image.open(path, formats=FORMATS) as x:
-                    if x.mode not in ("1", "L", "LA") and x.mode[0] != "I":
-                        return False
-    return True
-
-
-def decode(path: ImageFile, size: int, channels: int) -> np.ndarray:
-    """The central square of an image, upright and over white: uint8 (size, size, C)."""
-    from PIL import Image, ImageOps
-
-    refuse_devices(path)
-    data = path.read_bytes()
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.format == "PNG":  # decoding alone would not compare the checksums
-        image.verify()
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    image.draft(None, (2 * size, 2 * size))  # decodes large JPEGs at a fraction
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is not known")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float32)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("gray values of more than 16 bits")
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
-    elif image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(size, size, channels)
+def _count(unread: Counter[str]) -> str:
+    counts = ", ".join(f"{n:,} {ending}" for ending, n in sorted(unread.items()))
+    return f"{counts}, which are not read here; convert them to JPEG or PNG"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
+import math
 import os
+import struct
 import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gencourse.sources.disk import convert, damaged, refuse_devices
+from gencourse.sources.cache import convert
 from gencourse.sources.download import downloading
-from gencourse.sources.source import Request, Source
+from gencourse.sources.source import Request, Source, damaged
 
 FASHION = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle-boot"
 IDX_SETS = {  # name -> torchvision's class (and folder), names of the ten classes
@@ -25,16 +25,42 @@ IDX_SETS = {  # name -> torchvision's class (and folder), names of the ten class
 }
 
 
-def idx_sources(request: Request) -> tuple:
-    folder, classes = IDX_SETS[request.name]
-    sources = [gray_source(x, y, request, True) for x, y in idx_set(request, folder)]
-    return sources, request.channels or 1, tuple(classes.split())
+def idx_source(request: Request) -> Source:
+    class_name, classes = IDX_SETS[request.name]
+    folder = request.root / class_name / "raw"
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    stems = [f"{part}-{kind}" for kind in kinds for part in ("train", "t10k")]
+
+    def path(stem: str) -> Path:
+        plain = folder / stem  # not .exists(), which raises for a name that is too long
+        return plain if os.path.exists(plain) else folder / f"{stem}.gz"
+
+    missing = [p.name for p in map(path, stems) if not os.path.exists(p)]
+    if missing:
+        with downloading(request, missing, folder) as (torchvision, arrivals):
+            getattr(torchvision.datasets, class_name)(str(arrivals), download=True)
+            for name in missing:  # a .gz has a checksum, unlike the file inside
+                os.replace(arrivals / class_name / "raw" / name, folder / name)
+    images = [read_idx(path(stem), (28, 28)) for stem in stems[:2]]
+    labels = [read_idx(path(stem), ()).long() for stem in stems[2:]]
+    for x, y, stem in zip(images, labels, stems[2:], strict=True):
+        if len(x) != len(y):
+            raise damaged(path(stem), f"{len(y)} labels for {len(x)} images")
+        if y.max() > 9:
+            raise damaged(path(stem), f"label {y.max()} is not in 0..9")
+    counts, names = list(map(len, images)), tuple(classes.split())
+    return gray_source(counts, torch.cat(images), torch.cat(labels), names, request)
 
 
 def gray_source(
-    images: Tensor, labels: Tensor, request: Request, cache: bool = False
+    counts: list[int],
+    images: Tensor,
+    labels: Tensor,
+    target_names: tuple[str, ...],
+    request: Request,
 ) -> Source:
-    """A source of gray images (N, H, H) in memory, uint8 or float32."""
+    """A source of gray images (N, H, H) in memory, uint8 or float32 in [0, 1]."""
+    channels = request.channels or 1
 
     def read(rows: Tensor) -> Tensor:
         x = convert(images[rows, None], torch.float32)  # (B, 1, H, H)
@@ -42,62 +68,31 @@ def gray_source(
             x = F.pad(x, (2, 2, 2, 2))
         elif x.shape[-1] != request.size:
             x = F.interpolate(x, (request.size,) * 2, mode="bilinear", antialias=True)
-        return x.clamp(0, 1).expand(-1, request.channels or 1, -1, -1)
+        return x.clamp(0, 1).expand(-1, channels, -1, -1)
 
-    def stamp(rows: Tensor) -> str:
-        return hashlib.sha256(images[rows].numpy()).hexdigest()
-
-    return Source(len(images), read, labels, stamp=stamp if cache else None)
-
-
-# ------------------------------------------------------ mnist, its relatives and celeba
-
-
-def idx_set(request, class_name: str) -> list[tuple[Tensor, Tensor]]:
-    """Images (n, 28, 28) uint8 and labels (n,), of train and of test."""
-    folder = request.root / class_name / "raw"
-    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
-    pairs = [[f"{part}-{kind}" for kind in kinds] for part in ("train", "t10k")]
-
-    def path(stem: str) -> Path:
-        plain = folder / stem  # not .exists(), which raises for a folder without rights
-        return plain if os.path.exists(plain) else folder / f"{stem}.gz"
-
-    missing = [p.name for p in map(path, sum(pairs, [])) if not os.path.exists(p)]
-    if missing:
-        with downloading(request, missing, folder) as (torchvision, arrivals):
-            getattr(torchvision.datasets, class_name)(str(arrivals), download=True)
-            for name in missing:  # a .gz carries a checksum, unlike what is in it
-                os.replace(arrivals / class_name / "raw" / name, folder / name)
-    found = []
-    for images, labels in (map(path, pair) for pair in pairs):
-        x, y = read_idx(images, (28, 28)), read_idx(labels, ()).long()
-        if len(x) != len(y):
-            raise damaged(labels, f"{len(y)} labels for {len(x)} images")
-        if y.max() > 9:
-            raise damaged(labels, f"label {y.max()} where 0..9 are expected")
-        found.append((x, y))
-    return found
+    return Source(counts, channels, read, target_names, labels)
 
 
 def read_idx(path: Path, item: tuple[int, ...]) -> Tensor:
-    """The uint8 tensor (n, *item) in an idx file (plain or .gz), checked to the byte.
+    """The uint8 tensor (n, *item) in an idx file, plain or .gz.
 
-    A reader of our own: torchvision's does not check a file's length, nor read a .gz.
+    torchvision's reader neither reads a .gz nor says which file is damaged.
+
+    Raises:
+        RuntimeError: it cannot be read, or its header and length disagree.
     """
     try:
-        refuse_devices(path)
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            data = file.read(2**26)  # more than any of the sets holds
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from error
-    start = 4 * (2 + len(item))
-    magic, n, *shape = np.frombuffer(data[:start].ljust(start), dtype=">u4").tolist()
-    if (magic, *shape) != (0x801 + len(item), *item):
-        header = data[:start].hex(" ")
-        raise damaged(path, f"it begins with '{header}', which is not idx of {item}")
-    expected = start + n * int(np.prod(item))
-    if len(data) != expected or n == 0:
-        raise damaged(path, f"{len(data):,} bytes where its header says {expected:,}")
+    start, item_size = 4 * (2 + len(item)), math.prod(item)
+    n = (len(data) - start) // item_size
+    header = struct.pack(">II", 0x801 + len(item), max(n, 0))
+    header += struct.pack(f">{len(item)}I", *item)
+    if n < 1 or data[:start] != header or len(data) != start + n * item_size:
+        begin = data[:start].hex(" ")
+        what = f"idx file of {item} images" if item else "idx file of labels"
+        raise damaged(path, f"{len(data):,} bytes, from '{begin}' on, are no {what}")
     pixels = torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start)
     return pixels.view(n, *item)

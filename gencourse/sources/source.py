@@ -1,4 +1,4 @@
-"""What every source of images gives, and how its images are chosen and stored."""
+"""What `data.load` asks of a source of images, and what the source provides."""
 
 from __future__ import annotations
 
@@ -11,20 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gencourse.sources.disk import cached, chunks, convert
-
-# Fewer image files than these are decoded at each load, more only once, into a cache.
-CACHE_FROM = 2_000
-
 
 @dataclass(frozen=True)
 class Request:
-    """What `data.load` was asked for, checked."""
+    """The arguments of `data.load`, checked."""
 
-    name: str | Path  # of a set, or the path of a folder
+    name: str | Path  # of a data set, or the path of a folder
     size: int
     channels: int | None  # None: as the images are
-    wanted: tuple[int | None, int | None]  # train_size, test_size
+    train_size: int | None  # None: all
+    test_size: int | None
     seed: int
     root: Path
     download: bool
@@ -32,87 +28,96 @@ class Request:
 
 @dataclass
 class Source:
-    """n images before they are read: `read(rows)` gives (B, C, S, S)."""
+    """Images that are not read yet: those of train, then those of test.
 
-    n: int
-    read: Callable[[Tensor], Tensor]  # float32 in [0, 1], or uint8
+    Attributes:
+        counts: how many images train and test have, or one set that is to be split.
+        channels: 1 or 3.
+        read: of row numbers (B,), gives (B, C, S, S), float32 in [0, 1] or uint8.
+        target_names, labels, knobs: as in `data.Dataset` and `data.Images`.
+        stamp: of row numbers, changes if their files do; None: not from image files.
+    """
+
+    counts: list[int]
+    channels: int
+    read: Callable[[Tensor], Tensor]
+    target_names: tuple[str, ...] | None = None
     labels: Tensor | None = None
     knobs: Tensor | None = None
-    stamp: Callable[[Tensor], str] | None = None  # tells whether the files changed
-    decoded: bool = False  # from image files, which takes time
-
-
-def rng_for(seed: int, stream: int) -> torch.Generator:
-    """A generator of its own for each pair of numbers."""
-    digest = hashlib.sha256(f"{seed} {stream}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def choose_rows(counts: list[int], request: Request) -> list[Tensor]:
-    """Indices for train and test, in order: chosen from both, or one set split."""
-    if len(counts) == 2:
-        orders = []
-        for part, what in enumerate(("train_size", "test_size")):
-            n, wanted = counts[part], request.wanted[part]
-            if wanted is not None and wanted > n:
-                raise ValueError(f"{what} is {wanted}, but {request.name} has only {n}")
-            orders.append(
-                torch.randperm(n, generator=rng_for(request.seed, part))[:wanted]
-            )
-    else:
-        n, share = counts[0], 1 / 6 if request.name == "digits" else 0.1
-        n_test = request.wanted[1] or max(1, round(n * share))
-        n_train = request.wanted[0] or max(1, n - n_test)
-        if n_train + n_test > n:
-            sizes = f"train_size {n_train} and test_size {n_test}"
-            raise ValueError(f"{request.name} has {n} images: too few for {sizes}")
-        order = torch.randperm(n, generator=rng_for(request.seed, 0))
-        orders = [order[n_test : n_test + n_train], order[:n_test]]
-    return [order.sort().values for order in orders]
-
-
-def fill(
-    source: Source, rows: Tensor, c: int, request: Request, as_float: bool
-) -> Tensor:
-    """The pixels of rows, (n, C, size, size): in memory, or mapped from a cache."""
-    dtype = torch.float32 if as_float else torch.uint8
-    shape = (len(rows), request.size, request.size, c)
-    slow = source.decoded and len(rows) >= CACHE_FROM
-
-    def read(chunk: slice) -> Tensor:
-        return source.read(rows[chunk]).permute(0, 2, 3, 1)
-
-    if source.stamp and (slow or not as_float):
-        pixels = cached(read, shape, source.stamp(rows), request.root / "cache")
-        if pixels is not None:
-            return convert(pixels.permute(0, 3, 1, 2), dtype)
-    pixels = torch.empty(shape, dtype=dtype)
-    for chunk in chunks(shape, bar=slow):
-        pixels[chunk] = convert(read(chunk), dtype)
-    return pixels.permute(0, 3, 1, 2)
+    stamp: Callable[[Tensor], str] | None = None
 
 
 def resolve(name: str | Path, names: tuple[str, ...]) -> str | Path:
-    """One of the names, or the path of a folder that exists."""
+    """One of the names, or the path of a folder that exists.
+
+    Raises:
+        ValueError: no such name.
+        FileNotFoundError: no such folder.
+    """
     plain = name.strip().lower().replace("_", "-") if isinstance(name, str) else None
     if plain in names:
         return plain
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path) and plain != "":  # Path.is_dir raises for a long name
         return path
-    known = f"The names are {', '.join(names)}; or give the path of a folder of images."
+    advice = f"The names are {', '.join(names)}; or give the path of a folder of images"
     if plain is None or "/" in name or os.sep in name:
-        raise FileNotFoundError(f"there is no folder {path}. {known}")
-    raise ValueError(f"unknown data set {name!r}. {known}")
+        raise FileNotFoundError(f"there is no folder {shown(path)}. {advice}.")
+    raise ValueError(f"unknown data set {name!r}. {advice}.")
 
 
 def find_root(root: str | Path | None) -> Path:
+    """The folder of downloads and caches: root, GENCOURSE_DATA or data/."""
     repository = Path(__file__).resolve().parents[2]
     here = repository if (repository / "pyproject.toml").is_file() else Path.cwd()
-    path = Path(root or os.environ.get("GENCOURSE_DATA") or here / "data")
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} begins with the home of an unknown user: write the path in full"
-        ) from error
+    return Path(root or os.environ.get("GENCOURSE_DATA") or here / "data").expanduser()
+
+
+def rng_for(seed: int, stream: int) -> torch.Generator:
+    """A separate generator for each pair of numbers."""
+    digest = hashlib.sha256(f"{seed} {stream}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def choose_rows(counts: list[int], request: Request) -> tuple[Tensor, Tensor]:
+    """Row numbers for train and test, each in order.
+
+    Raises:
+        ValueError: fewer images than wanted.
+    """
+    name, n_train, n_test = shown(request.name), request.train_size, request.test_size
+    if len(counts) == 1:
+        n, share = counts[0], 1 / 6 if request.name == "digits" else 0.1
+        n_test = n_test or max(1, round(n * share))
+        n_train = n_train or max(1, n - n_test)
+        if n_train + n_test > n:
+            raise ValueError(
+                f"{name} has too few images to split: train_size {n_train} and "
+                f"test_size {n_test} make {n_train + n_test}, but it has {n}"
+            )
+        order = torch.randperm(n, generator=rng_for(request.seed, 0))
+        train, test = order[n_test : n_test + n_train], order[:n_test]
+    else:
+        wanted = {"train_size": n_train, "test_size": n_test}
+        for n, (argument, size) in zip(counts, wanted.items(), strict=True):
+            if size is not None and size > n:
+                raise ValueError(f"{argument} is {size}, but {name} has only {n}")
+        train, test = (
+            torch.randperm(n, generator=rng_for(request.seed, part))
+            for part, n in enumerate(counts)
+        )
+        train, test = train[:n_train], test[:n_test] + counts[0]
+    return train.sort().values, test.sort().values
+
+
+def shown(name: str | Path) -> str:
+    """A file name as text that can be printed, even if it is not valid UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def damaged(path: Path, reason: object) -> RuntimeError:
+    """The error for a file of a data set that cannot be right."""
+    return RuntimeError(
+        f"{shown(path)} is damaged or not the expected file: {reason}. Nothing was "
+        "deleted: move it away or replace it with a good copy, then load again."
+    )
