@@ -26,8 +26,8 @@ NUMBERS = [n for lesson in checks.LESSONS for n in checks._of_lesson(lesson)]
 
 @pytest.fixture(autouse=True)
 def fresh():
-    checks._state.clear()
-    checks._hints_seen.clear()
+    checks._progress.states.clear()
+    checks._progress.hints.clear()
 
 
 def names():

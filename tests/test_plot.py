@@ -1,6 +1,7 @@
 """plot: pixels at known places, alternative texts, errors, and sliders that draw."""
 
 import io
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -108,6 +109,103 @@ def test_settings_of_the_reader_neither_change_nor_matter():
         kept = dict(matplotlib.rcParams)
         assert plot.curves({"a": [1, 2]}, xlabel="x", ylabel="y", alt=ALT).png == before
         assert dict(matplotlib.rcParams) == kept
+
+
+# --- fonts ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def install(monkeypatch, tmp_path):
+    """Installs a font that draws a black square for 猫, 狗 and each ASCII letter."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+    from matplotlib.font_manager import fontManager
+
+    def install(family: str) -> None:
+        glyphs = dict.fromkeys([".notdef", "square"], TTGlyphPen(None).glyph())
+        pen = TTGlyphPen(None)
+        for i, corner in enumerate([(0, 0), (0, 800), (1000, 800), (1000, 0)]):
+            (pen.lineTo if i else pen.moveTo)(corner)
+        pen.closePath()
+        glyphs["square"] = pen.glyph()
+        font = FontBuilder(1000, isTTF=True)
+        font.setupGlyphOrder(list(glyphs))
+        letters = [*range(32, 127), ord("猫"), ord("狗")]
+        font.setupCharacterMap(dict.fromkeys(letters, "square"))
+        font.setupGlyf(glyphs)
+        font.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
+        font.setupHorizontalHeader(ascent=800, descent=-200)
+        font.setupNameTable({"familyName": family, "styleName": "Regular"})
+        font.setupOS2()
+        font.setupPost()
+        font.save(tmp_path / f"{family}.ttf")
+        monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
+        fontManager.addfont(tmp_path / f"{family}.ttf")
+
+    return install
+
+
+def black(picture: plot.Picture) -> int:
+    """Pixels of the ink of titles: our generated font fills whole squares with it."""
+    return int((pixels(picture) == 0x22).all(2).sum())
+
+
+def titled(*titles: str) -> plot.Picture:
+    return plot.grid(torch.ones(len(titles), 1, 32, 32), alt=ALT, titles=titles)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "family, settings",
+    [
+        ("Font of the reader", {"font.family": ["Font of the reader"]}),
+        ("Font of the reader", {"font.sans-serif": ["Font of the reader"]}),
+        ("Font of the reader", {"font.family": "serif", "font.serif": "Font of the reader"}),
+        ("Malgun Gothic", {}),
+    ],
+)
+def test_chinese_is_written_with_a_font_that_has_it(install, family, settings):
+    import matplotlib
+
+    install(family)
+    with matplotlib.rc_context(settings):
+        # 12 points are 16.7 pixels: the squares are 16.7 wide and 13.3 high.
+        assert black(titled("猫狗")) > 1.8 * 15 * 12
+        wide = titled(*["猫狗" * 4] * 3)
+        picture = plot.bars({"猫": 1.0}, xlabel="α", alt=ALT)
+    assert wide.width > 3 * 8 * 16.7  # measured in the font that writes it
+    ink = (pixels(picture)[:, :40] == 0x22).all(2)
+    tick = (pixels(picture)[:, :40] == 0x44).all(2)
+    assert (ink | tick).sum() > 15 * 12
+
+
+def test_english_is_the_same_whatever_fonts_there_are(install):
+    import matplotlib
+
+    def draw() -> list[bytes]:
+        torch.manual_seed(0)
+        return [picture.png for picture in small_pictures().values()]
+
+    before = draw()
+    install("Noto Sans CJK SC")
+    with matplotlib.rc_context({"font.family": ["Noto Sans CJK SC"]}):
+        assert draw() == before
+
+
+@pytest.mark.parametrize("draw", [lambda: titled("猫 α", "狗"), lambda: plot.bars({"狗猫": 1, "猫": 2}, xlabel="猫", alt=ALT)])
+def test_one_warning_names_all_characters_without_a_font(draw):
+    with pytest.warns(UserWarning) as caught:
+        draw()
+    (warning,) = caught
+    assert re.search("font.*狗猫:.*install", str(warning.message))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_font_that_the_reader_gives_a_text_is_kept(install, tmp_path):
+    install("Given")
+    with plot.canvas(ALT) as page:
+        page.axes[0].text(0, 0, "猫", fontfamily="Given")
+        page.axes[0].text(0, 1, "狗", font=tmp_path / "Given.ttf")
 
 
 def test_pyplot_is_never_loaded_and_import_is_light():
