@@ -21,13 +21,7 @@ from typing import Any
 
 from gencourse.checks.compare import NotAttempted, Wrong
 from gencourse.checks.exercise import Exercise, exercises
-from gencourse.checks.sandbox import (
-    AnswerRaised,
-    OutOfTime,
-    Trial,
-    fresh_state,
-    time_limit,
-)
+from gencourse.checks.sandbox import AnswerRaised, Trial, fresh_state
 
 SECONDS = 20  # for one check, however often it runs the answer
 LESSONS = ("1", "2", "3", "4", "5")
@@ -146,12 +140,12 @@ def report(lesson: str) -> Verdict:
 # --- the judge ------------------------------------------------------------------------
 def _judge(number: str, answers: Sequence[Any]) -> Verdict:
     exercise = _find(number)
-    number, trial = exercise.number, Trial()
+    number, trial = exercise.number, Trial(SECONDS)
     name, more = f"Exercise {number}", f'checks.hint("{number}")'
     _refuse_nesting(answers)
     _progress.trial = trial
     try:
-        with time_limit(SECONDS), fresh_state():
+        with fresh_state():
             praise = _test(exercise, trial, answers)
     except NotAttempted as why:
         text = f"{name}: not attempted yet: {why} If you are stuck: {more}"
@@ -160,17 +154,14 @@ def _judge(number: str, answers: Sequence[Any]) -> Verdict:
         error = raised.__cause__
         text = f"{name}: {_what_was_raised(error)}"
         return Verdict(text, False, trial.picture, error, attempted=True)
-    except OutOfTime:
-        text = f"Your code was stopped after {SECONDS} seconds. Does a loop never end?"
     except Wrong as wrong:
-        text = str(wrong)
+        text = _wrap(f"{name}: not yet. {wrong} More: {more}")
+        return Verdict(text, False, trial.picture, attempted=True)
     else:
         text = _wrap(f"{name}: right. {praise}")
         return Verdict(text, True, trial.picture, attempted=True)
     finally:
         _progress.trial = None
-    text = _wrap(f"{name}: not yet. {text} More: {more}")
-    return Verdict(text, False, trial.picture, attempted=True)
 
 
 def _test(exercise: Exercise, trial: Trial, answers: Sequence[Any]) -> str:

@@ -26,7 +26,7 @@ def draws_of(
             "needs noise of its own."
         )
     if not draws.isfinite().all():
-        raise Wrong("Some draws are nan or infinite: logvar may be negative.")
+        raise Wrong("Some draws are not finite: is there a root of a negative number?")
     if draws.std(0).max() < 1e-3:
         raise Wrong("All draws are the same: every draw needs noise of its own.")
     refuse_repeated(draws, numbers(trial.run(answer, *inputs), "the draws"))

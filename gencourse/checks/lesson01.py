@@ -72,9 +72,7 @@ def log10_images(trial, answer):
             "You took the natural logarithm; digits need log10.": n * math.log(levels),
             "That is log2, in bits; digits need log10.": n * math.log2(levels),
             "The channels are missing.": n / channels * log10,
-            "Only one side is counted: an image has size * size pixels.": (
-                n / size * log10
-            ),
+            "Only one side is counted: there are size * size pixels.": n / size * log10,
             "You swapped base and exponent: every value has `levels` choices, so there "
             "are levels ** n images, not n ** levels.": levels * math.log10(n),
             "The n is missing: this is the logarithm for a single value.": log10,
@@ -185,12 +183,8 @@ def what_pca_keeps(trial, answer):
     n, sums = len(variances), variances.cumsum(0)
     k = range(1, n + 1)
     own, share = variances / sums[-1], sums / sums[-1]
-    points = drawn(
-        trial,
-        answer,
-        variances,
-        alt="Your curve: the share of the variance against the number of components.",
-    )
+    alt = "Your curve: the share of the variance against the number of components."
+    points = drawn(trial, answer, variances, alt=alt)
     if points[1].max() > 50:  # in percent
         points = points * torch.tensor([[1.0], [0.01]])
     deviations = variances.sqrt().cumsum(0) / variances.sqrt().sum()

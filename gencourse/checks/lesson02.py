@@ -66,17 +66,12 @@ def gradient_of_squared_error(trial, answer):
         "The sign is flipped: downhill would lead away from x.": -want,
         "The factor 2 from the square is missing.": want / 2,
         "The factor 2 is missing and the sign is flipped.": -want / 2,
-        "That is the gradient of the *mean* over an image; the loss is the sum.": (
-            want / 75
-        ),
-        "That is the gradient of the mean over the batch and the pixels; the loss is "
-        "the sum.": want / 300,
+        "That is the gradient of the *mean* over an image; take the sum.": want / 75,
+        "That is the gradient of the mean over the batch and the pixels.": want / 300,
         "That is the mean over the batch; each image has its own loss here.": want / 4,
         "This is the loss, not its gradient.": squares.flatten(1).sum(1),
         "These are the squares themselves, not their derivative.": squares,
-        "You summed over the pixels; each pixel has its own derivative.": (
-            want.flatten(1).sum(1)
-        ),
+        "You summed over the pixels: each has its own.": want.flatten(1).sum(1),
         "You summed over everything; each pixel has its own derivative.": want.sum(),
         "That is the derivative of |x - x_hat|.": (x_hat - x).sign(),
     }
@@ -105,30 +100,17 @@ def mean_for_sum(trial, answer):
                 "this is the code as published. It gives one number, "
                 f"{got.item():.3f}; the formula gives {want[0]:.1f} for the first image."
             )
-        difference = x - x_hat
+        n, squares = x[0].numel(), (x - x_hat).square()
         mistakes = {
-            "This is summed over the batch, too: expected one number per image.": (
-                want.sum()
-            ),
-            "This is the mean over the batch: expected one number per image.": (
-                want.mean()
-            ),
-            "There is one number per image now, but it is still the mean over its "
-            "pixels.": want / x[0].numel(),
-            "You sum over the batch and keep the pixels: it is the other way round.": (
-                difference.square().sum(0)
-            ),
-            "The square root is too much: ||.||^2 is the sum of squares itself.": (
-                want.sqrt()
-            ),
-            "You summed the channels only: sum over height and width, too.": (
-                difference.square().sum(1)
-            ),
-            "There is one number per pixel: sum them for each image.": (
-                difference.square()
-            ),
+            "This is summed over the batch, too; sum each image.": want.sum(),
+            "This is the mean over the batch; sum each image.": want.mean(),
+            "One number per image now, but still the mean over its pixels.": want / n,
+            "You sum over the images: it is the other way round.": squares.sum(0),
+            "The square root is too much: ||.||^2 is the sum itself.": want.sqrt(),
+            "You summed the channels only: sum all pixels, too.": squares.sum(1),
+            "There is one number per pixel: sum each image.": squares,
             "That is the sum of |x - x_hat|, not of its square.": (
-                difference.abs().flatten(1).sum(1)
+                (x - x_hat).abs().flatten(1).sum(1)
             ),
         }
         compare(got, want, mistakes, "the loss")
@@ -152,8 +134,8 @@ def mean_for_sum(trial, answer):
 def price_of_a_shift(trial, answer):
     x = faces.render(faces.sample_knobs(64, seed=7), 32)
 
-    def price(measure, dims=3):
-        return torch.stack([measure(torch.roll(x, s, dims)).mean() for s in range(9)])
+    def price(measure, dim=3):
+        return torch.stack([measure(torch.roll(x, s, dim)).mean() for s in range(9)])
 
     def squared(y):
         return losses.squared_error(x, y)
@@ -164,36 +146,17 @@ def price_of_a_shift(trial, answer):
     def absolute(y):
         return (x - y).abs().flatten(1).sum(1)
 
-    want, s = price(squared), range(9)
-    points = drawn(
-        trial,
-        answer,
-        x,
-        alt="Your curve: the squared error of a face and its shifted copy.",
-    )
+    want, s, n = price(squared), range(9), x[0].numel()
+    alt = "Your curve: the squared error of a face and its shifted copy."
+    points = drawn(trial, answer, x, alt=alt)
     mistakes = {
-        "These are shifts up and down; the task shifts to the side (the last axis).": (
-            s,
-            price(squared, dims=2),
-        ),
-        "This is the mean per pixel value; take the sum over each image.": (
-            s,
-            want / x[0].numel(),
-        ),
+        "These are shifts up and down; take the last axis.": (s, price(squared, 2)),
+        "This is the mean per pixel value; sum over each image.": (s, want / n),
         "This is the sum over all faces; take the mean over them.": (s, want * len(x)),
         "The heights are right, but a shift of 0 is at x = 1.": (range(1, 10), want),
-        "The curve begins at a shift of 1; begin at 0, where nothing is lost.": (
-            range(1, 9),
-            want[1:],
-        ),
-        "This is the root of the error; plot the squared error itself.": (
-            s,
-            price(root),
-        ),
-        "This is the absolute error; the lesson's loss is the squared one.": (
-            s,
-            price(absolute),
-        ),
+        "The curve begins at a shift of 1; begin at 0.": (range(1, 9), want[1:]),
+        "This is the root of the error; plot the square.": (s, price(root)),
+        "This is the absolute error; the lesson's is squared.": (s, price(absolute)),
     }
     match_curve(points, s, want, mistakes)
     return (

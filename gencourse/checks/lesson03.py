@@ -93,9 +93,7 @@ def _judge_spread(draws, mu, sigma):
     mean, std = draws.view(2, -1, 2).mean(1), draws.view(2, -1, 2).std(1)
     want_mean, want = mu.view(2, -1, 2)[:, 0], sigma.view(2, -1, 2)[:, 0]
     mistakes = {
-        "sigma is exp(logvar) here, but that is the variance; sigma is its root.": (
-            want**2
-        ),
+        "sigma is exp(logvar) here; that is the variance, its square.": want**2,
         "sigma is exp(2 logvar) here; it is exp(logvar / 2).": want**4,
         "sigma is exp(-logvar / 2) here: the sign of logvar is flipped.": 1 / want,
         "logvar is not used: every draw has the spread 1.": torch.ones(2, 2),
@@ -133,18 +131,13 @@ def kl_term(trial, answer):
 def kl_of_a_batch(trial, answer, mu, logvar):
     terms = losses.kl_per_dimension(mu, logvar)
     want, k = terms.sum(1), mu.shape[1]
-    off_center = 0.5 * mu**2
+    off_center, swapped = 0.5 * mu**2, 0.5 * ((1 + mu**2) / logvar.exp() - 1 + logvar)
     mistakes = {
         "Your KL is summed over the batch: expected one number per image.": terms.sum(),
-        "Your KL is averaged over the batch: expected one number per image.": (
-            want.mean()
-        ),
-        "Your KL is averaged over everything: expected one number per image, summed "
-        "over its dimensions.": terms.mean(),
+        "Your KL is averaged over the batch: keep one number per image.": want.mean(),
+        "Your KL is averaged over everything: sum over each image.": terms.mean(),
         "Your KL is the mean over the dimensions; it is their sum.": terms.mean(1),
-        "You summed over the images and kept the dimensions: sum over dim=1.": (
-            terms.sum(0)
-        ),
+        "You summed over the images, kept the dimensions: take dim=1.": terms.sum(0),
         "Your KL has one number per dimension: sum them up for each image.": terms,
         "The sign is flipped: a KL is never negative.": -want,
         "The half in front is missing.": 2 * want,
@@ -157,9 +150,7 @@ def kl_of_a_batch(trial, answer, mu, logvar):
         "The -1 is outside the sum: it belongs to every dimension.": want + (k - 1) / 2,
         "The sign of the logarithm is flipped.": (terms + logvar).sum(1),
         "mu is missing: being off-center costs, too.": (terms - off_center).sum(1),
-        "That is KL(prior || q), the other way round.": (
-            0.5 * ((1 + mu**2) / logvar.exp() - 1 + logvar).sum(1)
-        ),
+        "That is KL(prior || q), the other way round.": swapped.sum(1),
         "mu is not squared.": (terms - off_center + 0.5 * mu).sum(1),
     }
     compare(trial.run(answer, mu, logvar), want, mistakes, "the KL")
@@ -250,22 +241,19 @@ def _judge_weight(beta):
     mistakes = {
         "The KL is *subtracted*: the wrong sign of section 6.": -1,
         "The pixels are still averaged, and the KL is summed over everything.": 5 * 784,
-        "The reconstruction is summed over everything, and the KL is still a mean.": (
-            1 / 1000
-        ),
+        "The reconstruction is summed over everything, the KL a mean.": 1 / 1000,
         "The KL is summed now, but the reconstruction is still a mean over 784.": 784,
-        "The reconstruction is summed now, but the KL is still a mean over 200.": (
-            1 / 200
-        ),
+        "The reconstruction is summed now, the KL is still a mean over 200.": 1 / 200,
         "The KL is averaged over the batch and the reconstruction is summed.": 1 / 5,
         "The KL is summed over the batch and the reconstruction is averaged.": 5,
         "The weight is upside down: 200 / 784 is needed.": (784 / 200) ** 2,
         "The half of the KL is missing.": 2,
     }
-    weight = f"One nat of KL weighs {beta:.3g} times as much as one of reconstruction."
-    name_mistake(beta, {f"{text} {weight}": v for text, v in mistakes.items()}, 0.0025)
+    name_mistake(beta, mistakes, tolerance=0.0025)
     if abs(beta - 1) > 0.005:
-        raise Wrong(weight)
+        raise Wrong(
+            f"One nat of KL weighs {beta:.3g} times as much as one of reconstruction."
+        )
 
 
 @exercise(
@@ -283,35 +271,16 @@ def _judge_weight(beta):
 def rate_distortion(trial, answer):
     rows = store.results()["variances"]
     kl, error, s2 = ([row[key] for row in rows] for key in ("kl", "error", "name"))
-    points = drawn(
-        trial,
-        answer,
-        rows,
-        alt="Your curve: squared error against KL, a point per trained VAE.",
-    )
+    alt = "Your curve: squared error against KL, a point per trained VAE."
+    points = drawn(trial, answer, rows, alt=alt)
     fidelity = [row["fidelity"] for row in rows]
     loss = [a + b for a, b in zip(kl, error, strict=True)]
     mistakes = {
-        "The axes are swapped: rate (KL) to the right, distortion (error) up.": (
-            error,
-            kl,
-        ),
-        "This is the error against the decoder's variance; take the KL instead.": (
-            s2,
-            error,
-        ),
-        "This is the KL against the decoder's variance; take error against KL.": (
-            s2,
-            kl,
-        ),
-        "This is the distance of the *samples*; take the squared error.": (
-            kl,
-            fidelity,
-        ),
-        "This is the error against the number of the row; take the KL for x.": (
-            range(len(rows)),
-            error,
-        ),
+        "The axes are swapped: KL to the right, error up.": (error, kl),
+        "This is the error against the decoder's variance, not the KL.": (s2, error),
+        "This is the KL against the decoder's variance.": (s2, kl),
+        "This is the distance of the *samples*; take the error.": (kl, fidelity),
+        "This is the error against the number of the row.": (range(len(rows)), error),
         "This is the loss, error + KL; the two belong on two axes.": (kl, loss),
     }
     match_curve(points, kl, error, mistakes)
@@ -368,9 +337,7 @@ def bound_of_a_batch(trial, answer, log_w):
     mistakes = {
         "This is the mean of the logarithms, which is the ELBO (K = 1). The mean must "
         "be inside the logarithm.": log_w.mean(0),
-        "log K is missing: the bound has the *mean* of the weights, not their sum.": (
-            want + math.log(n_draws)
-        ),
+        "log K is missing: take the *mean* of the weights.": want + math.log(n_draws),
         "log K has the wrong sign.": want + 2 * math.log(n_draws),
         "You took the mean over the images: the K draws are in dim 0.": (
             torch.logsumexp(log_w, 1) - math.log(n_images)

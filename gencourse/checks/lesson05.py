@@ -53,12 +53,12 @@ def coverage(trial, answer):
         real, fake = torch.randn(120, 3), torch.randn(90, 3) + shift
         to_real, between = torch.cdist(real, real), torch.cdist(real, fake)
         radius = to_real.sort(1).values
-        of_fake = torch.cdist(fake, fake).sort(1).values[:, k]
 
         def share(inside):
             return inside.float().mean()
 
         nearest = between.min(1).values
+        in_fake = between <= torch.cdist(fake, fake).sort(1).values[:, k]
         inside, covered = between <= radius[:, k, None], nearest <= radius[:, k]
         swapped = metrics.coverage(fake, real, k)
         mistakes = {
@@ -66,26 +66,19 @@ def coverage(trial, answer):
             "Each point counts itself as its nearest neighbor: your k is one too "
             "small.": share(nearest <= radius[:, k - 1]),
             "Your k is one too large.": share(nearest <= radius[:, k + 1]),
-            "That is precision: the share of *fakes* that lie in some real ball.": (
-                share(inside.any(0))
+            "That is precision: the share of *fakes* in some ball.": share(
+                inside.any(0)
             ),
-            "That is recall: real points within the balls around *fakes*.": (
-                share((between <= of_fake).any(1))
-            ),
-            "That is density's count: how many pairs lie inside. For coverage one is "
-            "enough.": share(inside),
-            "That is density: the number of balls around a fake, over k.": (
-                inside.float().sum(0).mean() / k
-            ),
+            "That is recall, with balls around the *fakes*.": share(in_fake.any(1)),
+            "That is density's count of pairs; one is enough.": share(inside),
+            "That is density: the balls around a fake, over k.": inside.sum()
+            / len(fake)
+            / k,
             "That is the share *not* covered.": share(~covered),
-            "That is the number of covered points; divide by the number of real ones.": (
-                covered.sum()
-            ),
+            "That is the number of covered points, not their share.": covered.sum(),
             "That is in percent.": 100 * share(covered),
             "One answer per real point; take the share.": covered,
-            "Divide by the number of real points, not of fakes.": (
-                covered.sum() / len(fake)
-            ),
+            "Divide by the number of real points.": covered.sum() / len(fake),
         }
         # A value of 0 or 1 may come from many mistakes and tells none from another.
         mistakes = {t: v for t, v in mistakes.items() if v.float().mean() not in (0, 1)}
@@ -122,30 +115,21 @@ def is_it_copying(trial, answer):
 def distances(trial, answer, images, training):
     d = images[0].numel()
     between = torch.cdist(images.flatten(1).double(), training.flatten(1).double())
-    absolute = (images[:, None] - training).abs().flatten(2)
-    nearest = between.min(1).values
+    absolute = (images[:, None] - training).abs().flatten(2).mean(2).min(1).values
+    nearest, farthest = between.min(1).values, between.max(1).values
     want = nearest / d**0.5
     mistakes = {
-        "That is the mean distance to the training images; take the smallest.": (
-            between.mean(1) / d**0.5
-        ),
-        "That is the farthest training image; take the nearest.": (
-            between.max(1).values / d**0.5
-        ),
+        "That is the mean distance; take the smallest.": between.mean(1) / d**0.5,
+        "That is the farthest training image; take the nearest.": farthest / d**0.5,
         "You went through the training images and looked for the nearest generated "
         "one.": between.min(0).values / d**0.5,
         "The distance is not divided: a root *mean* square is wanted.": nearest,
-        "You divided the root by d, not by the root of d: take the mean first, then the "
-        "root.": nearest / d,
+        "You divided by d after the root: divide by the root of d.": nearest / d,
         "The root is missing: that is the mean square.": nearest.square() / d,
         "That is the sum of squares; take the mean and the root.": nearest.square(),
-        "That is the mean absolute difference; a root mean *square* is wanted.": (
-            absolute.mean(2).min(1).values
-        ),
+        "That is the mean absolute error; take squares.": absolute,
         "That is averaged over the images: expected one number per image.": want.mean(),
-        "These are the indices of the nearest images, not their distances.": (
-            between.argmin(1)
-        ),
+        "These are the indices of the nearest, not the distances.": between.argmin(1),
         "These are all distances: for each image take the smallest.": between / d**0.5,
     }
     compare(trial.run(answer, images, training), want, mistakes, "the distance")
@@ -168,7 +152,7 @@ def better_model_loses(trial, answer):
     # How the worse model differs from real points: what it does to them, its true
     # distance, how far an average over so many rounds may be off, rounds.
     flaws = (
-        (lambda points: points + 0.16, 8 * 0.16**2, 0.13, 60),
+        (lambda points: points + 0.16, 8 * 0.16**2, 0.13, 40),
         (lambda points: points + 0.4, 8 * 0.4**2, 0.35, 10),
         (lambda points: points * 1.3, 8 * 0.3**2, 0.35, 10),
     )
@@ -286,32 +270,17 @@ def near_and_everywhere(trial, answer):
         ]
         return [sorted(v)[len(v) // 2] for v in of]
 
-    points = drawn(
-        trial,
-        answer,
-        rows,
-        alt="Your dots: coverage against distance, one per trained model.",
-    )
-    of_x_hat = [
-        (row["fidelity x_hat"], row["coverage"])
-        for row in rows
-        if row.get("fidelity x_hat")
-    ]
+    alt = "Your dots: coverage against distance, one per trained model."
+    points = drawn(trial, answer, rows, alt=alt)
+    x_hat = [row for row in rows if row.get("fidelity x_hat")]
+    of_x_hat = [r["fidelity x_hat"] for r in x_hat], [r["coverage"] for r in x_hat]
     mistakes = {
         "The axes are swapped: distance to the right, coverage up.": (cover, distance),
         "These are the medians. Show the single runs: their spread is part of the "
         "message.": (medians(distance), medians(cover)),
-        "Take the samples' distance, not that of the reconstructions.": tuple(
-            zip(*of_x_hat, strict=True)
-        ),
-        "That is the 90% quantile of the distance; take the median, 'fidelity'.": (
-            column("fidelity 90%"),
-            cover,
-        ),
-        "That is the Frechet distance; take the distance to the manifold.": (
-            column("frechet"),
-            cover,
-        ),
+        "Take the samples' distance, not that of the reconstructions.": of_x_hat,
+        "That is the 90% quantile of the distance.": (column("fidelity 90%"), cover),
+        "That is the Frechet distance.": (column("frechet"), cover),
         "That is the sharpness; take the coverage.": (distance, column("sharpness")),
     }
     match_curve(points, distance, cover, mistakes)

@@ -24,9 +24,10 @@ class OutOfTime(BaseException):
 
 
 class Trial:
-    """One check of an answer: what it drew, and whether it called a check itself."""
+    """One check of an answer: its time, its drawing, and whether it is nested."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = self.seconds_left = seconds
         self.picture: Any = None
         self.nested = False
 
@@ -35,7 +36,7 @@ class Trial:
 
         Raises:
             NotAttempted: it returns `...`.
-            Wrong: it is no function, or it returns None.
+            Wrong: it is no function, returns None, or does not end in time.
             AnswerRaised: it raises. The stop button's KeyboardInterrupt passes.
         """
         assert_function(answer)
@@ -43,8 +44,13 @@ class Trial:
         # Whatever the answer draws or seeds, the check has numbers of its own.
         seed = int(torch.randint(2**62, ()))
         try:
-            with settings_restored():
+            with settings_restored(), self._alarm():
                 result = answer(*copies)
+        except OutOfTime:
+            raise Wrong(
+                f"Your code was stopped after {self.seconds} seconds. Does a loop "
+                "never end?"
+            ) from None
         except (Exception, SystemExit) as error:
             raise AnswerRaised from error
         torch.default_generator.manual_seed(seed)
@@ -53,6 +59,31 @@ class Trial:
         if result is None:
             raise Wrong("Your function returns None. Is `return` missing?")
         return result
+
+    @contextmanager
+    def _alarm(self) -> Iterator[None]:
+        """Raise OutOfTime when no seconds are left, in the main thread on Unix.
+
+        Elsewhere, and in a call into C that never returns, there is no limit but
+        Jupyter's buttons to stop and to restart.
+        """
+        in_main = threading.current_thread() is threading.main_thread()
+        if not (in_main and hasattr(signal, "setitimer")):
+            yield
+            return
+        handler = signal.signal(signal.SIGALRM, _ring)
+        # Again every second, because a bare `except:` in an answer may swallow one.
+        signal.setitimer(signal.ITIMER_REAL, self.seconds_left, 1.0)
+        try:
+            yield
+        finally:
+            left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+            self.seconds_left = max(left, 0.01)  # 0 would switch the alarm off
+            signal.signal(signal.SIGALRM, handler)
+
+
+def _ring(*_: Any) -> None:
+    raise OutOfTime
 
 
 def assert_function(answer: Any) -> None:
@@ -113,29 +144,3 @@ def fresh_state() -> Iterator[None]:
         finally:
             random.setstate(states[0])
             numpy.random.set_state(states[1])
-
-
-# --- the limit ------------------------------------------------------------------------
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime after so many seconds, in the main thread of a Unix system.
-
-    Elsewhere, and in a call into C that never returns, there is no limit but Jupyter's
-    buttons to stop and to restart.
-    """
-    in_main = threading.current_thread() is threading.main_thread()
-    if not (in_main and hasattr(signal, "setitimer")):
-        yield
-        return
-
-    def ring(*_: Any) -> None:
-        raise OutOfTime
-
-    handler = signal.signal(signal.SIGALRM, ring)
-    # Again every second, because a bare `except:` in an answer may swallow the first.
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
