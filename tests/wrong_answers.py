@@ -80,7 +80,7 @@ WRONG = {
         ("return channels * size * math.log10(levels)", "Only one side"),
         ("return channels * size * size", "count of values"),
         ("return math.log10(float(levels) ** (channels * size**2))", "OverflowError"),
-        ("return math.log10(levels)", "missing the n"),
+        ("return math.log10(levels)", "n is missing"),
     ],
     "1.3": [
         ("return t[:, None] * z_a + (1 - t[:, None]) * z_b", "backwards"),
@@ -96,7 +96,7 @@ WRONG = {
         ("return mu + (2 * logvar).exp() * torch.randn(n, len(mu))", "squared twice"),
         ("return mu + logvar * torch.randn(n, len(mu))", "it is a logarithm"),
         ("return mu + 0.5 * logvar.exp() * torch.randn(n, len(mu))", "exponent"),
-        ("return mu + logvar.sqrt() * torch.randn(n, len(mu))", "no root"),
+        ("return mu + logvar.sqrt() * torch.randn(n, len(mu))", "negative number"),
         ("return mu + (-logvar / 2).exp() * torch.randn(n, len(mu))", "sign"),
         ("return mu + torch.randn(n, len(mu))", "not used"),
         ("return mu + (logvar / 2).exp() * torch.rand(n, len(mu))", "means"),
@@ -108,10 +108,13 @@ WRONG = {
         ("return mu + (logvar / 2).exp() * torch.randn(n, 1)", "not independent"),
         ("return mu + (logvar / 2).exp() * torch.randn(len(mu))", "noise of its own"),
         ("return mu.expand(n, -1)", "of its own"),
-        ("return mu + (logvar / 2).exp() * torch.randn(40000, 3)", "must be|size of tensor"),
+        ("return mu + (logvar / 2).exp() * torch.randn(10000, 3)", "must be|size of tensor"),
         ("return (mu + (logvar / 2).exp() * torch.randn(n, len(mu))).T", "Expected n draws"),
         ("return (mu + (logvar / 2).exp() * torch.randn(len(mu))).expand(n, -1)", "of its own"),
         ("return (mu + torch.randn(n, len(mu))) * (logvar / 2).exp()", "means"),
+        ("torch.manual_seed(1)\nreturn mu + (logvar / 2).exp() * torch.randn(n, len(mu))", "Two calls"),
+        ("rng = torch.Generator().manual_seed(1)\nreturn mu + (logvar / 2).exp() * torch.randn(n, len(mu), generator=rng)", "Two calls"),
+        ("rng = numpy.random.default_rng(1)\nreturn mu + (logvar / 2).exp() * rng.standard_normal((n, len(mu)))", "Two calls"),
     ],
     "1.5": [
         ("axes.plot(range(1, 601), variances)" + LABELS, "own variance"),
@@ -123,6 +126,8 @@ WRONG = {
         ("axes.plot(range(1, 601), variances.cumsum(0) / variances.sum())\nreturn 'It rises fast, but not fast enough.'", "Label"),
         ("axes.plot(range(1, 601), variances.cumsum(0) / variances.sum())\naxes.set(xlabel='k', ylabel='share')\nreturn 'rises'", "sentence"),
         ("return 'A fine sentence without any curve'", "no curve"),
+        ("axes.stairs(variances, numpy.arange(0.5, 601))" + LABELS, "own variance"),
+        ("axes.fill_between(range(1, 601), 1 - variances.cumsum(0) / variances.sum())" + LABELS, "lost"),
     ],
     "2.1": [
         ("0.5", "best"),
@@ -172,14 +177,16 @@ WRONG = {
         ("return torch.randn(n, 3)", "around 0"),
         ("return codes.mean(0) + codes.var(0) * torch.randn(n, 3)", "used as a standard"),
         ("return codes.mean(0) + torch.randn(n, 3) @ torch.linalg.cholesky(codes.T.cov())", "wrong side"),
-        ("return codes.mean(0).expand(n, -1)", "no noise"),
+        ("return codes.mean(0).expand(n, -1)", "noise of its own"),
         ("return codes.mean(0) + codes.std(0) * torch.randn(n, 1)", "covariances are not"),
-        ("return torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample((20000,))", "(7, 2)"),
+        ("return torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample((10000,))", "(7, 2)"),
         ("return codes[torch.randint(len(codes), (n,))]", "codes themselves"),
         ("return codes[torch.randint(len(codes), (n,))] + 1e-4 * torch.randn(n, 3)", "codes themselves"),
         ("u = (torch.rand(n, 3) - 0.5) * 12**0.5\nreturn codes.mean(0) + u @ torch.linalg.cholesky(codes.T.cov()).T", "not Gaussian"),
         ("return torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample()", "Expected n draws"),
         ("return codes.mean(0) + 2 * torch.randn(n, 3) @ torch.linalg.cholesky(codes.T.cov()).T", "variances"),
+        ("torch.manual_seed(1)\nreturn torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample((n,))", "Two calls"),
+        ("numpy.random.seed(1)\nreturn numpy.random.multivariate_normal(codes.mean(0), codes.T.cov(), n)", "Two calls"),
     ],
     "3.1": [
         ("10", "half is missing"),
@@ -194,10 +201,10 @@ WRONG = {
         ("return torch.distributions.Normal(mu, (logvar / 2).exp()).sample()", "no gradient"),
         ("return mu + (logvar / 2).exp() * torch.randn(mu.shape[1])", "share one eps"),
         ("return mu + (logvar / 2).exp() * torch.randn(len(mu), 1)", "All dimensions"),
-        ("return mu + (logvar / 2).exp() * torch.randn(40000, 2)", "size of tensor|shape"),
+        ("return mu + (logvar / 2).exp() * torch.randn(10000, 2)", "size of tensor|shape"),
         ("z = mu + (logvar / 2).exp() * torch.randn_like(mu)\nz.sum().backward()\nreturn z", "backward()|does not require grad"),
         ("return mu", "no noise"),
-        ("torch.manual_seed(0)\nreturn mu + (logvar / 2).exp() * torch.randn_like(mu)", "anew"),
+        ("torch.manual_seed(0)\nreturn mu + (logvar / 2).exp() * torch.randn_like(mu)", "Two calls"),
         ("return mu + (logvar / 2).exp() * torch.rand_like(mu)", "mean of the draws"),
         ("return mu + torch.randn_like(mu)", "not used"),
         ("return mu + 0.5 * logvar.exp() * torch.randn_like(mu)", "exponent"),
@@ -205,11 +212,13 @@ WRONG = {
         ("return mu.detach() + (logvar / 2).exp() * torch.randn_like(mu)", "flows to mu"),
         ("return mu + (logvar / 2).exp().detach() * torch.randn_like(mu)", "flows to logvar"),
         ("u = (torch.rand_like(mu) - 0.5) * 12**0.5\nreturn mu + (logvar / 2).exp() * u", "not Gaussian"),
+        ("numpy.random.seed(1)\nreturn mu + (logvar / 2).exp() * torch.tensor(numpy.random.randn(*mu.shape))", "Two calls"),
+        ("random.seed(1)\nreturn mu + (logvar / 2).exp() * torch.tensor([[random.gauss(0, 1) for _ in row] for row in mu])", "Two calls"),
     ],
     "3.3": [
         ("return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum()", "summed over the batch"),
         ("return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).mean(1)", "mean over the dimensions"),
-        ("return 0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1)", "sign is turned"),
+        ("return 0.5 * (1 + logvar - mu**2 - logvar.exp()).sum(1)", "sign is flipped"),
         ("return (mu**2 + logvar.exp() - 1 - logvar).sum(1)", "half in front"),
         ("return 0.5 * (mu**2 + (2 * logvar).exp() - 1 - 2 * logvar).sum(1)", "log sigma"),
         ("return 0.5 * (mu**2 + (logvar / 2).exp() - 1 - logvar).sum(1)", "deviation"),
@@ -239,11 +248,13 @@ WRONG = {
         ("return losses.bernoulli_nll(x, logits) + losses.kl_to_prior(mu, logvar)[:, None]", "(5, 5)"),
         ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn r + 784 / 200 * losses.kl_per_dimension(mu, logvar).mean()", "upside down"),
         ("return F.binary_cross_entropy_with_logits(logits, x)", "KL is gone"),
-        ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn losses.kl_to_prior(mu, logvar).mean() - r", "sign is turned"),
-        ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\nreturn r + losses.kl_per_dimension(mu, logvar).mean()", "KL is still a mean"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn losses.kl_to_prior(mu, logvar).mean() - r", "sign is flipped"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\nreturn r + losses.kl_per_dimension(mu, logvar).mean()", "the KL a mean"),
         ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn r + losses.kl_to_prior(mu, logvar).sum()", "summed over everything"),
         ("return losses.bernoulli_nll(x, logits) + 0.5 * (mu**2 + logvar**2 / 2).sum(1)", "parts do not fit"),
         ("return losses.squared_error(x, logits.sigmoid()) + losses.kl_to_prior(mu, logvar)", "cross-entropy any more"),
+        ("r = losses.bernoulli_nll(x, logits)\nreturn r + 0.5 * (mu**2 + logvar.exp() - logvar).sum(1)", "-1 of every dimension"),
+        ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn r + 0.5 * (mu**2 + logvar.exp() - logvar).mean() * 200 / 784", "yours is 100"),
     ],
     "3.5": [
         (RUNS.format("error", "kl"), "swapped"),
@@ -265,6 +276,9 @@ WRONG = {
         ("m = log_w.max()\nreturn m + (log_w - m).exp().mean(0).log()", "underflow"),
         ("m = log_w[0]\nreturn m + (log_w - m).exp().mean(0).log()", "flow:"),
         ("m = log_w.mean(0)\nreturn m + (log_w - m).exp().mean(0).log()", "flow:"),
+        ("m = log_w.median(0).values\nreturn m + (log_w - m).exp().mean(0).log()", "overflow"),
+        ("m = log_w.quantile(0.75, 0)\nreturn m + (log_w - m).double().exp().mean(0).log()", "overflow"),
+        ("m = log_w.min(0).values\nreturn m + (log_w - m).double().exp().mean(0).log()", "overflow"),
     ],
     "4.1": [
         ("7", "10% a step"),
@@ -284,6 +298,10 @@ WRONG = {
         ("D = torch.sigmoid\nreturn -(D(real_logits) + 1e-8).log() - (1 - D(fake_logits) + 1e-8).log()", "clamped"),
         ("r = F.softplus(-real_logits)\nb = fake_logits\nreturn r + torch.where(b > 20, b, torch.log1p(b.exp()))", "gradient"),
         ("a, b = -real_logits, fake_logits\nf = lambda v: torch.where(v > 20, v, torch.log1p(v.exp()))\nreturn f(a) + f(b)", "gradient"),
+        ("return (F.softplus(-real_logits) + F.softplus(fake_logits)).detach()", "no gradient"),
+        ("return (F.softplus(-real_logits) + F.softplus(fake_logits)).tolist()", "no gradient"),
+        ("return F.softplus(-real_logits).detach() + F.softplus(fake_logits)", "gradient flows to real_logits"),
+        ("return (F.softplus(-real_logits) + F.softplus(fake_logits)).detach() + 0 * (real_logits + fake_logits)", "gradient is 0"),
     ],
     "4.3": [
         (STEP.replace(".detach()", ""), "detach"),
@@ -318,6 +336,10 @@ WRONG = {
         ("return torch.nn.LSTM(features, features)", "Expected numbers"),
         ("return torch.nn.BatchNorm1d(6, momentum=0.2)", "running_mean should contain"),
         ("return 0.2", "Expected a layer"),
+        ("return torch.nn.BatchNorm1d(features, 2e-5, 0.2)", "1e-5"),
+        ("return torch.nn.BatchNorm1d(features, 1e-6, 0.2)", "1e-5"),
+        ("return torch.nn.BatchNorm1d(features, momentum=0.2, affine=False)", "affine"),
+        ("return torch.nn.Sequential(torch.nn.BatchNorm1d(features, momentum=0.2), torch.nn.ReLU())", "right|eps"),
     ],
     "4.5": [
         ("axes.plot(theta, theta**2 / 2)" + LABELS, "KL divergence"),
@@ -418,6 +440,7 @@ RIGHT = {
         "return torch.randn(n, len(mu)).double() * logvar.exp() ** 0.5 + mu",
         "return torch.distributions.MultivariateNormal("
         "mu, torch.diag(logvar.exp())).sample((n,)).numpy()",
+        "noise = numpy.random.randn(n, len(mu))\nreturn mu + (logvar / 2).exp() * noise",
     ],
     "1.5": [
         "axes.plot(range(1, 601), 100 * variances.cumsum(0) / variances.sum())"
@@ -429,6 +452,12 @@ RIGHT = {
         + LABELS,
         "axes.plot(range(1, 601), variances.cumsum(0) / variances.sum())\n"
         "axes.axhline(0.95)\naxes.axvline(8)" + LABELS,
+        "s = variances.cumsum(0) / variances.sum()\n"
+        "axes.stairs(s, numpy.arange(0.5, 601))" + LABELS,
+        "axes.stairs(variances.cumsum(0) / variances.sum(), fill=True)" + LABELS,
+        "axes.fill_between(range(1, 601), variances.cumsum(0) / variances.sum())"
+        + LABELS,
+        "axes.vlines(range(1, 601), 0, variances.cumsum(0) / variances.sum())" + LABELS,
     ],
     "2.1": ["1", "torch.tensor(1.0)", "__import__('fractions').Fraction(1, 1)"],
     "2.2": [
@@ -462,12 +491,17 @@ RIGHT = {
         "c = codes.double() - codes.mean(0)\n"
         "w = torch.randn(n, len(c)).double() / len(c) ** 0.5\n"
         "return codes.mean(0) + w @ c",
+        "return numpy.random.multivariate_normal(codes.mean(0), codes.T.cov(), n)",
     ],
     "3.1": ["5", "5.0", "torch.tensor([5.0])"],
     "3.2": [
         "return torch.distributions.Normal(mu, (logvar / 2).exp()).rsample()",
         "return mu - logvar.exp().sqrt() * torch.randn(mu.shape)",
         "return mu.double() + (0.5 * logvar.double()).exp() * torch.randn(mu.shape)",
+        "noise = torch.from_numpy(numpy.random.randn(*mu.shape)).float()\n"
+        "return mu + (logvar / 2).exp() * noise",
+        "noise = [[random.gauss(0, 1) for _ in row] for row in mu]\n"
+        "return mu + (logvar / 2).exp() * torch.tensor(noise)",
     ],
     "3.3": [
         "return -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(-1)",
@@ -491,6 +525,7 @@ RIGHT = {
     "3.6": [
         "m = log_w.max(0).values\nreturn m + (log_w - m).exp().mean(0).log()",
         "return torch.logsumexp(log_w.double() - math.log(len(log_w)), 0)",
+        "return torch.logcumsumexp(log_w, 0)[-1] - math.log(len(log_w))",
     ],
     "4.1": ["139", "140", "150"],
     "4.2": [
@@ -514,8 +549,15 @@ RIGHT = {
     ],
     "4.4": [
         "return torch.nn.BatchNorm1d(features, 1e-5, 0.2)",
-        "return torch.nn.BatchNorm1d(features, momentum=1 - 0.8, eps=2e-5)",
+        "return torch.nn.BatchNorm1d(features, momentum=1 - 0.8, eps=1e-5)",
         "return torch.nn.Sequential(torch.nn.BatchNorm1d(features, momentum=0.2))",
+        "class Norm(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.norm = torch.nn.BatchNorm1d(features, momentum=0.2).double()\n"
+        "    def forward(self, x):\n"
+        "        return self.norm(x)\n"
+        "return Norm()",
     ],
     "4.5": [
         JSD.format("0.5 * ((p * (log_p - log_m) + q * (log_q - log_m)).sum() * dx)")

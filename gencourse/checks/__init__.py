@@ -4,42 +4,43 @@
     checks.hint("3.2")                  the next of three hints
     checks.report("3")                  what is attempted and solved in lesson 03
 
-An answer is run with copies of the inputs, for at most twenty seconds and with at most
-four gigabytes more. What it raises is shown with its place. The exercises themselves,
-with their hints and the wrong answers that they know, are in `lesson01.py` to
-`lesson05.py`.
+An answer is run with copies of the inputs, for at most `SECONDS`. What it raises is
+shown with its place. The exercises themselves, with their hints and the wrong answers
+that they know, are in `lesson01.py` to `lesson05.py`.
 """
 
 import inspect
 import linecache
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import torch
-
 from gencourse.checks.compare import NotAttempted, Wrong
 from gencourse.checks.exercise import Exercise, exercises
-from gencourse.checks.sandbox import AnswerRaised, Trial, undisturbed
+from gencourse.checks.sandbox import AnswerRaised, Trial, fresh_state
 
-SECONDS = 20  # for all runs of an answer in one check
+SECONDS = 20  # for one check, however often it runs the answer
 LESSONS = ("1", "2", "3", "4", "5")
+MISPLACED = "The check is inside your function: move it to the left margin."
 
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """What a check found: true if the answer is right. A cell that ends with it shows
-    `text`, and above it the picture that the answer drew, if it drew one.
+    """What a check says: true if the answer is right.
+
+    A cell that ends with it shows `text`, and above it the picture that the answer
+    drew, if it drew one.
     """
 
     text: str
     passed: bool = False
     picture: Any = None
     error: BaseException | None = None
+    attempted: bool = False
 
     def __bool__(self) -> bool:
         return self.passed
@@ -55,33 +56,51 @@ class Verdict:
         print(self.text)
 
 
-_state: dict[str, str] = {}  # number -> "solved" or "attempted"
-_hints_seen: dict[str, int] = {}
+@dataclass
+class Progress:
+    """What the learner has done since the start, by the number of the exercise."""
+
+    states: dict[str, str] = field(default_factory=dict)  # "attempted" or "solved"
+    hints: dict[str, int] = field(default_factory=dict)  # how many were shown
+    trial: Trial | None = None  # of the check that is running
+
+
+_progress = Progress()
 
 
 # --- what a learner calls -------------------------------------------------------------
 def check(number: str, *answers: Any) -> Verdict:
     """Return whether the answers are right, and if not, what is wrong.
 
-    number: such as "3.2", lesson and exercise. answers: what the exercise asks for, a
-    function or a value. Inputs are on the CPU; results may be on any device, float32 or
-    float64, tensors, arrays or numbers.
-    Returns a Verdict; `verdict.error` is the exception that the answer raised, if any.
-    Raises ValueError if there is no such exercise.
+    Args:
+        number: lesson and exercise, such as "3.2".
+        answers: what the exercise asks for, a function or a value. Inputs are on the
+            CPU; results may be on any device, float32 or float64, tensors, arrays or
+            numbers.
+
+    Returns:
+        A Verdict; `verdict.error` is the exception that the answer raised, if any.
+
+    Raises:
+        ValueError: there is no such exercise.
+        RuntimeError: the call is inside the function that it checks.
     """
     number = _find(number).number
-    verdict, state = _judge(number, answers)
-    if state and _state.get(number) != "solved":
-        _state[number] = state
+    verdict = _judge(number, answers)
+    if verdict:
+        _progress.states[number] = "solved"
+    elif verdict.attempted:
+        _progress.states.setdefault(number, "attempted")
     return verdict
 
 
 def solution(number: str, *answers: Any) -> Verdict:
-    """Put the course's own answer to the check, without counting it as the learner's.
+    """Check the course's own answer, without counting it as the learner's.
 
-    Raises AssertionError if the check does not accept it.
+    Raises:
+        AssertionError: the check does not accept it.
     """
-    verdict, _ = _judge(number, answers)
+    verdict = _judge(number, answers)
     if not verdict:
         raise AssertionError(f"the solution fails: {verdict.text}") from verdict.error
     text = verdict.text.replace("right.", "this solution is right.", 1)
@@ -91,73 +110,93 @@ def solution(number: str, *answers: Any) -> Verdict:
 def hint(number: str, level: int = 0) -> Verdict:
     """Return the next hint of an exercise, or the one of the given level, 1 to 3.
 
-    Raises ValueError if there is no such exercise or level.
+    Raises:
+        ValueError: there is no such exercise or level.
     """
     exercise = _find(number)
-    number = exercise.number
+    number, seen = exercise.number, _progress.hints.get(exercise.number, 0)
     if level not in range(4):
         raise ValueError(f"there are hints of level 1, 2 and 3, not {level!r}")
-    level = level or min(_hints_seen.get(number, 0) + 1, 3)
-    _hints_seen[number] = max(level, _hints_seen.get(number, 0))
+    level = level or min(seen + 1, 3)
+    _progress.hints[number] = max(level, seen)
     more = f' checks.hint("{number}") again says more.' if level < 3 else ""
     return Verdict(_wrap(f"Hint {level} of 3: {exercise.hints[level - 1]}{more}"))
 
 
 def report(lesson: str) -> Verdict:
     """Return the state of each exercise of a lesson ("3" or "03") since the start."""
-    found = _of_lesson(str(lesson))
+    of_lesson = _of_lesson(str(lesson))
     rows = []
-    for number, exercise in found.items():
-        seen = _hints_seen.get(number, 0)
+    for number, exercise in of_lesson.items():
+        seen = _progress.hints.get(number, 0)
         hints = f"   ({seen} of 3 hints)" if seen else ""
-        state = _state.get(number, "not attempted")
+        state = _progress.states.get(number, "not attempted")
         rows.append(f"{number}   {state:<15}{exercise.title}{hints}")
-    solved = sum(_state.get(number) == "solved" for number in found)
-    rows.append(f"solved: {solved} of {len(found)}")
-    return Verdict("\n".join(rows), solved == len(found))
+    solved = sum(_progress.states.get(number) == "solved" for number in of_lesson)
+    rows.append(f"solved: {solved} of {len(of_lesson)}")
+    return Verdict("\n".join(rows), solved == len(of_lesson))
 
 
 # --- the judge ------------------------------------------------------------------------
-def _judge(number: str, answers: Sequence[Any]) -> tuple[Verdict, str]:
-    exercise, trial = _find(number), Trial(SECONDS)
-    number = exercise.number
-    name = f"Exercise {number}"
-    error = None
+def _judge(number: str, answers: Sequence[Any]) -> Verdict:
+    exercise = _find(number)
+    number, trial = exercise.number, Trial(SECONDS)
+    name, more = f"Exercise {number}", f'checks.hint("{number}")'
+    _refuse_nesting(answers)
+    _progress.trial = trial
     try:
-        if len(answers) + 1 != len(inspect.signature(exercise.test).parameters):
-            raise Wrong(
-                f'Give the check your answer: checks.check("{number}", answer).'
-            )
-        if any(answer is ... for answer in answers):
-            raise NotAttempted("replace the three dots by your answer.")
-        with (
-            undisturbed(),
-            torch.random.fork_rng(devices=[]),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
-            torch.set_default_dtype(torch.float32)
-            torch.manual_seed(0)
-            praise = exercise.test(trial, *answers)
+        with fresh_state():
+            praise = _test(exercise, trial, answers)
     except NotAttempted as why:
-        text = f'not attempted yet: {why} If you are stuck: checks.hint("{number}")'
-        return Verdict(_wrap(f"{name}: {text}")), ""
+        text = f"{name}: not attempted yet: {why} If you are stuck: {more}"
+        return Verdict(_wrap(text))
     except AnswerRaised as raised:
         error = raised.__cause__
         text = f"{name}: {_what_was_raised(error)}"
+        return Verdict(text, False, trial.picture, error, attempted=True)
     except Wrong as wrong:
-        text = _wrap(f'{name}: not yet. {wrong} More: checks.hint("{number}")')
+        text = _wrap(f"{name}: not yet. {wrong} More: {more}")
+        return Verdict(text, False, trial.picture, attempted=True)
     else:
-        return Verdict(_wrap(f"{name}: right. {praise}"), True, trial.picture), "solved"
-    return Verdict(text, False, trial.picture, error), "attempted"
+        text = _wrap(f"{name}: right. {praise}")
+        return Verdict(text, True, trial.picture, attempted=True)
+    finally:
+        _progress.trial = None
+
+
+def _test(exercise: Exercise, trial: Trial, answers: Sequence[Any]) -> str:
+    if len(answers) + 1 != len(inspect.signature(exercise.test).parameters):
+        raise Wrong(
+            f'Give the check your answer: checks.check("{exercise.number}", answer).'
+        )
+    if any(answer is ... for answer in answers):
+        raise NotAttempted("replace the three dots by your answer.")
+    try:
+        return exercise.test(trial, *answers)
+    finally:
+        if trial.nested:
+            raise Wrong(MISPLACED)
+
+
+def _refuse_nesting(answers: Sequence[Any]) -> None:
+    """Raise RuntimeError if this check was called by the answer that it would run."""
+    bodies = {getattr(answer, "__code__", None) for answer in answers} - {None}
+    called_by_hand = any(
+        frame.f_code in bodies for frame, _ in traceback.walk_stack(None)
+    )
+    if _progress.trial:
+        _progress.trial.nested = True
+    if _progress.trial or called_by_hand:
+        raise RuntimeError(MISPLACED)
 
 
 def _find(number: str) -> Exercise:
     number = str(number).lstrip("0")
-    found = _of_lesson(number.partition(".")[0])
-    if number not in found:
-        raise ValueError(f"there is no exercise {number!r}, only {', '.join(found)}")
-    return found[number]
+    of_lesson = _of_lesson(number.partition(".")[0])
+    if number not in of_lesson:
+        known = ", ".join(of_lesson)
+        raise ValueError(f"there is no exercise {number!r}, only {known}")
+    return of_lesson[number]
 
 
 def _of_lesson(lesson: str) -> dict[str, Exercise]:
@@ -165,8 +204,7 @@ def _of_lesson(lesson: str) -> dict[str, Exercise]:
     if lesson not in LESSONS:
         raise ValueError(f"there are exercises for lessons 1 to 5, not {lesson!r}")
     import_module(f"gencourse.checks.lesson0{lesson}")
-    mine = {n: e for n, e in exercises.items() if n.startswith(f"{lesson}.")}
-    return dict(sorted(mine.items()))
+    return {n: exercises[n] for n in sorted(exercises) if n.startswith(f"{lesson}.")}
 
 
 def _what_was_raised(error: BaseException) -> str:
@@ -177,11 +215,12 @@ def _what_was_raised(error: BaseException) -> str:
         if Path(frame.filename).parent != Path(__file__).parent
         and "site-packages" not in frame.filename
     ]
+    summary = f"your code raised {type(error).__name__}"
     try:
-        said = f"your code raised {type(error).__name__}: {error}"
-    except Exception:
-        said = f"your code raised {type(error).__name__}"
-    return "\n".join([_wrap(said), *places[-5:]])
+        summary += f": {error}"
+    except Exception:  # whatever its own __str__ may do
+        pass
+    return "\n".join([_wrap(summary), *places[-5:]])
 
 
 def _source(frame: traceback.FrameSummary) -> str:

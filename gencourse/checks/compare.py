@@ -2,7 +2,7 @@
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy
@@ -23,54 +23,50 @@ def numbers(value: Any, what: str = "your result") -> Tensor:
     if isinstance(value, tuple) and hasattr(value, "indices"):
         raise Wrong(f"Take .values for {what}: min and sort give indices, too.")
     try:
-        if (
-            max(
-                getattr(value, "size", 0) if isinstance(value, numpy.ndarray) else 0,
-                len(value) if isinstance(value, list | tuple | range) else 0,
-            )
-            > 10**7
-        ):
-            raise Wrong(f"There are far too many numbers in {what}.")
         if isinstance(value, list | tuple) and any(
-            isinstance(v, Tensor) for v in value
+            isinstance(item, Tensor) for item in value
         ):
-            value = torch.stack([torch.as_tensor(v) for v in value])
-        elif not isinstance(value, Tensor):
-            value = numpy.array(value, order="C")
-            if value.dtype == object or value.dtype == numpy.longdouble:
-                value = value.astype(float)
-            value = torch.as_tensor(value)
+            value = torch.stack([torch.as_tensor(item) for item in value])
+        if not isinstance(value, Tensor):
+            array = numpy.array(value)
+            if array.dtype.kind not in "biufO":  # O: such as Fraction
+                raise TypeError(array.dtype)
+            # In the order "C", because torch knows no negative strides.
+            value = torch.from_numpy(array.astype(float, order="C"))
         if value.is_complex():
             raise TypeError("complex")
         return (value.to_dense() if value.is_sparse else value).detach().cpu().double()
-    except Wrong:
-        raise
     except Exception:  # whatever an object of the learner's own may do
         raise Wrong(f"Expected numbers for {what}, got {short(value)}.") from None
 
 
-def number(value: Any, what: str = "your answer") -> float:
+def scalar(value: Any, what: str = "your answer") -> float:
     """The answer as one finite float; Wrong if it is anything else."""
-    found = numbers(value, what)
-    if found.numel() != 1 or not math.isfinite(found.item()):
-        got = found.item() if found.numel() == 1 else short(value)
+    tensor = numbers(value, what)
+    if tensor.numel() != 1 or not math.isfinite(tensor.item()):
+        got = tensor.item() if tensor.numel() == 1 else short(value)
         raise Wrong(f"Expected one number for {what}, got {got}.")
-    return found.item()
+    return tensor.item()
 
 
-Mistakes = Sequence[tuple[str, Any]]
+Mistakes = Mapping[str, Any]  # hint -> what the mistake would give
 
 
 def compare(
     got: Any,
     want: Any,
-    mistakes: Mistakes = (),
+    mistakes: Mistakes | None = None,
     what: str = "your result",
     tolerance: float = 1e-3,
 ) -> None:
     """Pass if got is want; otherwise raise Wrong, with the hint of the mistake made.
 
-    mistakes: (hint, what that mistake would give).
+    Args:
+        got: what the answer gave.
+        want: what is right.
+        mistakes: for each hint, what that mistake would give.
+        what: the name of `got` in the messages.
+        tolerance: relative to each number and to the mean size of all.
     """
     got, want = numbers(got, what), numbers(want)
     if _same(got, want, tolerance):
@@ -80,9 +76,7 @@ def compare(
             f"The numbers are right, but their shape is {tuple(got.shape)}, not "
             f"{tuple(want.shape)}. Added to others, (B, 1) and (B,) make (B, B)."
         )
-    for text, value in mistakes:
-        if _same(got, numbers(value), tolerance):
-            raise Wrong(text)
+    name_mistake(got, mistakes or {}, tolerance)
     if got.squeeze().shape != want.squeeze().shape:
         raise Wrong(
             f"Expected the shape {tuple(want.shape)} for {what}, "
@@ -104,6 +98,14 @@ def compare(
         f"The largest difference: {what} has {got[at]:.4g} where {want[at]:.4g} is "
         "right."
     )
+
+
+def name_mistake(got: Any, mistakes: Mistakes, tolerance: float = 1e-3) -> None:
+    """Raise Wrong with the hint of the first mistake that would give `got`, if any."""
+    got = numbers(got)
+    for text, value in mistakes.items():
+        if _same(got, numbers(value), tolerance):
+            raise Wrong(text)
 
 
 def _same(got: Tensor, want: Tensor, tolerance: float) -> bool:

@@ -17,11 +17,10 @@ class Exercise:
 exercises: dict[str, Exercise] = {}
 
 
-# --- what an exercise uses ------------------------------------------------------------
 def exercise(
     number: str, title: str, hints: tuple[str, str, str]
 ) -> Callable[[Callable[..., str]], Callable[..., str]]:
-    """Register `test(trial, *answers)`, which returns praise or raises Wrong."""
+    """Register the decorated function as the test of an exercise."""
 
     def register(test: Callable[..., str]) -> Callable[..., str]:
         exercises[number] = Exercise(number, title, hints, test)

@@ -8,10 +8,12 @@ from gencourse.checks.compare import (
     Wrong,
     compare,
     listed,
-    number,
+    name_mistake,
     numbers,
+    scalar,
 )
 from gencourse.checks.drawing import drawn, match_curve
+from gencourse.checks.draws import draws_of, refuse_other_shapes
 from gencourse.checks.exercise import exercise
 
 
@@ -25,22 +27,19 @@ from gencourse.checks.exercise import exercise
     ),
 )
 def largest_step(trial, prediction):
-    eta = number(prediction, "the step size")
-    if abs(eta - 0.5) < 0.02:
-        raise Wrong(
-            "0.5 is the *best* step: it lands on the minimum at once. Larger ones jump "
-            "over it, and still come nearer each time. Up to where?"
-        )
-    if abs(eta - 2) < 0.02:
-        raise Wrong(
-            "That is right for the loss (w - 3)^2 / 2. Here the gradient is 2 (w - 3)."
-        )
+    eta = scalar(prediction, "the step size")
+    mistakes = {
+        "0.5 is the *best* step: it lands on the minimum at once. Larger ones jump over "
+        "it, and still come nearer each time. Up to where?": 0.5,
+        "That is right for the loss (w - 3)^2 / 2. Here the gradient is 2 (w - 3).": 2,
+    }
+    name_mistake(eta, mistakes, tolerance=0.02)
     if eta <= 0:
         raise Wrong("A step size is positive; with a negative one the loss rises.")
     if abs(eta - 1) > 0.01:
-        how = "converges" if eta < 1 else "runs away"
+        outcome = "converges" if eta < 1 else "runs away"
         raise Wrong(
-            f"With steps of {eta:g} it {how}: each step multiplies w - 3 by "
+            f"With steps of {eta:g} it {outcome}: each step multiplies w - 3 by "
             f"{1 - 2 * eta:.3g}. The limit is elsewhere."
         )
     return (
@@ -62,25 +61,22 @@ def largest_step(trial, prediction):
 def gradient_of_squared_error(trial, answer):
     x, x_hat = torch.rand(4, 3, 5, 5), torch.rand(4, 3, 5, 5)
     want = 2 * (x_hat - x)
-    compare(
-        trial.run(answer, x, x_hat),
-        want,
-        [
-            ("The sign is turned: downhill would lead away from x.", -want),
-            ("The factor 2 from the square is missing.", want / 2),
-            ("The factor 2 is missing and the sign is turned.", -want / 2),
-            ("That is the gradient of the *mean* over an image; the loss is the sum.", want / 75),
-            ("That is the gradient of the mean over the batch and the pixels; the loss is the sum.", want / 300),
-            ("That is the mean over the batch; each image has its own loss here.", want / 4),
-            ("This is the loss, not its gradient.", losses.squared_error(x, x_hat)),
-            ("These are the squares themselves, not their derivative.", (x - x_hat).square()),
-            ("You summed over the pixels; each pixel has its own derivative.", want.flatten(1).sum(1)),
-            ("You summed over everything; each pixel has its own derivative.", want.sum()),
-            ("That is the derivative of |x - x_hat|.", (x_hat - x).sign()),
-        ],
-        "the gradient",
-    )  # fmt: skip
-    return "Each pixel is pulled straight towards its value, the harder the farther."
+    squares = (x - x_hat).square()
+    mistakes = {
+        "The sign is flipped: downhill would lead away from x.": -want,
+        "The factor 2 from the square is missing.": want / 2,
+        "The factor 2 is missing and the sign is flipped.": -want / 2,
+        "That is the gradient of the *mean* over an image; take the sum.": want / 75,
+        "That is the gradient of the mean over the batch and the pixels.": want / 300,
+        "That is the mean over the batch; each image has its own loss here.": want / 4,
+        "This is the loss, not its gradient.": squares.flatten(1).sum(1),
+        "These are the squares themselves, not their derivative.": squares,
+        "You summed over the pixels: each has its own.": want.flatten(1).sum(1),
+        "You summed over everything; each pixel has its own derivative.": want.sum(),
+        "That is the derivative of |x - x_hat|.": (x_hat - x).sign(),
+    }
+    compare(trial.run(answer, x, x_hat), want, mistakes, "the gradient")
+    return "Each pixel is pulled straight towards its value, harder the farther away it is."
 
 
 @exercise(
@@ -104,21 +100,20 @@ def mean_for_sum(trial, answer):
                 "this is the code as published. It gives one number, "
                 f"{got.item():.3f}; the formula gives {want[0]:.1f} for the first image."
             )
-        compare(
-            got,
-            want,
-            [
-                ("This is summed over the batch, too: expected one number per image.", want.sum()),
-                ("This is the mean over the batch: expected one number per image.", want.mean()),
-                ("There is one number per image now, but it is still the mean over its pixels.", want / x[0].numel()),
-                ("You sum over the batch and keep the pixels: it is the other way round.", (x - x_hat).square().sum(0)),
-                ("The square root is too much: ||.||^2 is the sum of squares itself.", want.sqrt()),
-                ("You summed the channels only: sum over height and width, too.", (x - x_hat).square().sum(1)),
-                ("There is one number per pixel: sum them for each image.", (x - x_hat).square()),
-                ("That is the sum of |x - x_hat|, not of its square.", (x - x_hat).abs().flatten(1).sum(1)),
-            ],
-            "the loss",
-        )  # fmt: skip
+        n, squares = x[0].numel(), (x - x_hat).square()
+        mistakes = {
+            "This is summed over the batch, too; sum each image.": want.sum(),
+            "This is the mean over the batch; sum each image.": want.mean(),
+            "One number per image now, but still the mean over its pixels.": want / n,
+            "You sum over the images: it is the other way round.": squares.sum(0),
+            "The square root is too much: ||.||^2 is the sum itself.": want.sqrt(),
+            "You summed the channels only: sum all pixels, too.": squares.sum(1),
+            "There is one number per pixel: sum each image.": squares,
+            "That is the sum of |x - x_hat|, not of its square.": (
+                (x - x_hat).abs().flatten(1).sum(1)
+            ),
+        }
+        compare(got, want, mistakes, "the loss")
     return (
         "Alone, the two differ by a constant factor, which Adam hardly notices. Beside "
         "a second term (lesson 03) the factor is its weight: 12,288 at 64 x 64 x 3."
@@ -139,34 +134,31 @@ def mean_for_sum(trial, answer):
 def price_of_a_shift(trial, answer):
     x = faces.render(faces.sample_knobs(64, seed=7), 32)
 
-    def price(dims, measure):
-        moved = [torch.roll(x, s, dims=dims) for s in range(9)]
-        return torch.stack([measure(y).mean() for y in moved])
+    def price(measure, dim=3):
+        return torch.stack([measure(torch.roll(x, s, dim)).mean() for s in range(9)])
 
     def squared(y):
         return losses.squared_error(x, y)
 
-    want, s = price(3, squared), range(9)
-    curves, _ = drawn(
-        trial,
-        answer,
-        x,
-        alt="Your curve: the squared error of a face and its shifted copy.",
-    )
-    match_curve(
-        curves,
-        s,
-        want,
-        [
-            ("These are shifts up and down; the task shifts to the side (the last axis).", s, price(2, squared)),
-            ("This is the mean per pixel value; take the sum over each image.", s, want / 3072),
-            ("This is the sum over all faces; take the mean over them.", s, want * 64),
-            ("The heights are right, but a shift of 0 stands at x = 1.", range(1, 10), want),
-            ("The curve begins at a shift of 1; begin at 0, where nothing is lost.", range(1, 9), want[1:]),
-            ("This is the root of the error; plot the squared error itself.", s, price(3, lambda y: squared(y).sqrt())),
-            ("This is the absolute error; the lesson's loss is the squared one.", s, price(3, lambda y: (x - y).abs().flatten(1).sum(1))),
-        ],
-    )  # fmt: skip
+    def root(y):
+        return squared(y).sqrt()
+
+    def absolute(y):
+        return (x - y).abs().flatten(1).sum(1)
+
+    want, s, n = price(squared), range(9), x[0].numel()
+    alt = "Your curve: the squared error of a face and its shifted copy."
+    points = drawn(trial, answer, x, alt=alt)
+    mistakes = {
+        "These are shifts up and down; take the last axis.": (s, price(squared, 2)),
+        "This is the mean per pixel value; sum over each image.": (s, want / n),
+        "This is the sum over all faces; take the mean over them.": (s, want * len(x)),
+        "The heights are right, but a shift of 0 is at x = 1.": (range(1, 10), want),
+        "The curve begins at a shift of 1; begin at 0.": (range(1, 9), want[1:]),
+        "This is the root of the error; plot the square.": (s, price(root)),
+        "This is the absolute error; the lesson's is squared.": (s, price(absolute)),
+    }
+    match_curve(points, s, want, mistakes)
     return (
         "Only you can grade the sentence. Ours: the price grows almost in proportion to "
         f"the shift from the first pixel on, which nobody sees and which costs "
@@ -191,74 +183,56 @@ def draw_codes(trial, answer):
     box = (torch.rand(4000, 3) - 0.5) * 12**0.5  # not Gaussian, but the draws must be
     codes = box @ mix.T + torch.tensor([2.0, -1.0, 0.5])
     mean, covariance = codes.mean(0).double(), codes.T.cov().double()
-    got = numbers(trial.run(answer, codes, 20_000), "the draws")
-    if got.shape != (20_000, 3):
-        raise Wrong(f"Expected n draws, shape (20000, 3), got {tuple(got.shape)}.")
-    if not got.isfinite().all():
-        raise Wrong("Some draws are not finite numbers.")
-    drawn_mean, drawn_covariance = got.mean(0), got.T.cov()
-    if drawn_mean.abs().max() < 0.1:
+    draws = draws_of(trial, answer, codes, 10_000, shape=(10_000, 3))
+    if draws.mean(0).abs().max() < 0.1:
         raise Wrong("The draws lie around 0, not around the mean of the codes.")
-    if (drawn_mean - mean).abs().max() > 0.1:
-        raise Wrong(f"The mean of the draws is {drawn_mean.tolist()}.")
-    looked_at = (
-        (
-            torch.diag(covariance.diagonal()),
-            "Each dimension has the right spread, but the draws are not correlated, and "
-            "the codes are. Use the whole covariance, not only its diagonal.",
-        ),
-        (
-            covariance @ covariance.T,
-            "The covariance itself was used as a factor of the noise. Use its Cholesky "
-            "factor, or MultivariateNormal.",
-        ),
-        (torch.eye(3), "The spread is that of N(0, I), not that of the codes."),
-        (
-            torch.diag(covariance.diagonal().square()),
-            "The variance was used as a standard deviation, and the correlations are "
-            "missing.",
-        ),
-        (
-            torch.linalg.cholesky(covariance).T @ torch.linalg.cholesky(covariance),
-            "The Cholesky factor is on the wrong side: noise @ L.T, since each draw is "
-            "a row.",
-        ),
-        (torch.zeros(3, 3), "All draws are the same: there is no noise."),
-    )
-    for wrong, text in looked_at:
-        if _near(drawn_covariance, wrong.double()):
-            raise Wrong(text)
-    if _near(drawn_covariance.diagonal(), covariance.diagonal()) and not _near(
-        drawn_covariance, covariance
-    ):
-        correlations = drawn_covariance[0, 1:], covariance[0, 1:]
+    if (draws.mean(0) - mean).abs().max() > 0.12:
         raise Wrong(
-            "The variances are right, the covariances are not: with the first dimension "
-            f"{listed(correlations[0])} instead of {listed(correlations[1])}."
+            f"The means of the draws are {listed(draws.mean(0))}, those of the codes "
+            f"{listed(mean)}."
         )
-    if not _near(drawn_covariance, covariance):
-        raise Wrong(
-            f"The variances of the draws are {listed(drawn_covariance.diagonal())}, "
-            f"those of the codes {listed(covariance.diagonal())}; compare "
-            "draws.T.cov() with codes.T.cov()."
-        )
+    _compare_covariance(draws.T.cov(), covariance)
     white = torch.linalg.solve_triangular(
-        torch.linalg.cholesky(covariance), (got - mean).T, upper=False
+        torch.linalg.cholesky(covariance), (draws - mean).T, upper=False
     )
-    if (white.pow(4).mean(1) - 3).abs().max() > 0.5:
-        same = torch.cdist(got[:500], codes.double()).min(1).values.median() < 0.01
+    if (white.pow(4).mean(1) - 3).abs().max() > 0.6:
+        nearest = torch.cdist(draws[:500], codes.double()).min(1).values
         raise Wrong(
             "These are the codes themselves, drawn again: nothing new is made."
-            if same
+            if nearest.median() < 0.01
             else "Mean and covariance are right, but the draws are not Gaussian."
         )
-    few = numbers(trial.run(answer, codes[:, :2], 7), "the draws")
-    if few.shape != (7, 2):
-        raise Wrong(
-            f"For 7 draws of 2 numbers the shape must be (7, 2), not {tuple(few.shape)}."
-        )
+    refuse_other_shapes(trial.run(answer, codes[:, :2], 7), (7, 2))
     return "With these lines section 8 turned an autoencoder into a generator."
 
 
-def _near(got, want):
-    return (got - want).abs().max() < 0.05 * want.abs().max() + 0.02
+def _compare_covariance(got, want):
+    def near(a, b):
+        return (a - b).abs().max() < 0.06 * b.abs().max() + 0.02
+
+    variances, factor = want.diagonal(), torch.linalg.cholesky(want)
+    mistakes = {
+        "Each dimension has the right spread, but the draws are not correlated, and the "
+        "codes are. Use the whole covariance, not only its diagonal.": variances.diag(),
+        "The covariance itself was used as a factor of the noise. Use its Cholesky "
+        "factor, or MultivariateNormal.": want @ want.T,
+        "The spread is that of N(0, I), not that of the codes.": torch.eye(3),
+        "The variance was used as a standard deviation, and the correlations are "
+        "missing.": variances.square().diag(),
+        "The Cholesky factor is on the wrong side: noise @ L.T, since each draw is a "
+        "row.": factor.T @ factor,
+    }
+    for text, wrong in mistakes.items():
+        if near(got, wrong):
+            raise Wrong(text)
+    if near(got, want):
+        return
+    if near(got.diagonal(), variances):
+        raise Wrong(
+            "The variances are right, the covariances are not: with the first dimension "
+            f"{listed(got[0, 1:])} instead of {listed(want[0, 1:])}."
+        )
+    raise Wrong(
+        f"The variances of the draws are {listed(got.diagonal())}, those of the codes "
+        f"{listed(variances)}; compare draws.T.cov() with codes.T.cov()."
+    )

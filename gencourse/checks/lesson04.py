@@ -5,11 +5,13 @@ import math
 
 import torch
 from torch import nn
+from torch.nn.functional import softplus
 
 from gencourse import losses
-from gencourse.checks.compare import NotAttempted, Wrong, compare, number, numbers
+from gencourse.checks.compare import NotAttempted, Wrong, compare, numbers, scalar
 from gencourse.checks.drawing import drawn, match_curve
 from gencourse.checks.exercise import exercise
+from gencourse.checks.gradients import gradients_of, with_leaves
 
 
 @exercise(
@@ -24,10 +26,10 @@ from gencourse.checks.exercise import exercise
     ),
 )
 def slow_spiral(trial, prediction):
-    n = number(prediction, "the number of steps")
+    n = scalar(prediction, "the number of steps")
     exact = math.log(4) / math.log(1.01)
     for low, high, text in (
-        (6.5, 10.5, "So the distance would grow by 10% a step. It grows by far less."),
+        (6.5, 10.5, "Then the distance would grow by 10% a step. It grows far less."),
         (66, 74, "That is where the *square* of the distance has doubled."),
     ):
         if low <= n <= high:
@@ -53,26 +55,25 @@ def slow_spiral(trial, prediction):
 )
 def loss_from_logits(trial, answer):
     real, fake = 2 * torch.randn(8), 2 * torch.randn(8)
-    softplus = torch.nn.functional.softplus
-    want = losses.discriminator_loss(real, fake)
-    compare(
-        trial.run(answer, real, fake),
-        want,
-        [
-            ("Real and fake are swapped: D would learn to call fakes real.", losses.discriminator_loss(fake, real)),
-            ("The sign is turned: this is what D maximizes, not a loss.", -want),
-            ("Only the real images are there; the fakes are missing.", softplus(-real)),
-            ("Only the fakes are there; the real images are missing.", softplus(fake)),
-            ("The fakes are called real, too: that is the *generator's* wish.", softplus(-real) + softplus(-fake)),
-            ("That is the mean over the pairs: expected one number per pair.", want.mean()),
-            ("That is the sum over the pairs: expected one number per pair.", want.sum()),
-            ("This is half of it: the two terms are added, not averaged.", want / 2),
-            ("The logarithms were taken of the logits; they need sigmoid(logit).", -real.log() - (1 - fake).log()),
-            ("That is log2, in bits; the course takes natural logarithms.", want / math.log(2)),
-        ],
-        "the loss",
-        tolerance=1e-4,
-    )  # fmt: skip
+    want, swapped = (
+        losses.discriminator_loss(*v) for v in ((real, fake), (fake, real))
+    )
+    mistakes = {
+        "Real and fake are swapped: D would learn to call fakes real.": swapped,
+        "The sign is flipped: this is what D maximizes, not a loss.": -want,
+        "Only the real images are there; the fakes are missing.": softplus(-real),
+        "Only the fakes are there; the real images are missing.": softplus(fake),
+        "The fakes are called real, too: that is the *generator's* wish.": (
+            softplus(-real) + softplus(-fake)
+        ),
+        "That is the mean over the pairs: expected one number per pair.": want.mean(),
+        "That is the sum over the pairs: expected one number per pair.": want.sum(),
+        "This is half of it: the two terms are added, not averaged.": want / 2,
+        "These are logarithms of the logits, not of D.": -real.log() - (1 - fake).log(),
+        "That is log2, in bits; the course counts in nats.": want / math.log(2),
+    }
+    got = trial.run(answer, real, fake)
+    compare(got, want, mistakes, "the loss", tolerance=1e-4)
     far = torch.tensor([-200.0, 200.0, -200.0, 50.0])
     far_fake = torch.tensor([200.0, -200.0, -50.0, 30.0])
     got = numbers(trial.run(answer, far, far_fake), "the loss")
@@ -85,24 +86,29 @@ def loss_from_logits(trial, answer):
     compare(
         got,
         losses.discriminator_loss(far, far_fake),
-        [],
-        "the loss at large logits (is something clamped there? the gradient dies)",
+        what="the loss at large logits (is something clamped there? the gradient dies)",
     )
-    leaves = [v.clone().requires_grad_(True) for v in (far, far_fake)]
-    loss = trial.run(lambda: answer(*leaves))
-    if isinstance(loss, torch.Tensor) and loss.requires_grad:
-        try:
-            gradients = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
-        except RuntimeError:
-            raise Wrong(
-                "Leave the gradient to the caller: no backward() in here."
-            ) from None
-        if any(g is None or not g.isfinite().all() for g in gradients):
-            raise Wrong(
-                "The loss is right everywhere, but its gradient at a logit of +-200 is "
-                "missing or nan: the branch that is not used counts in the gradient, too."
-            )
+    for real_logits, fake_logits in ((real, fake), (far, far_fake)):
+        _judge_gradient(trial, answer, real_logits, fake_logits)
     return "And it stays finite where a sigmoid followed by a logarithm does not."
+
+
+def _judge_gradient(trial, answer, real, fake):
+    leaves = [logits.clone().requires_grad_() for logits in (real, fake)]
+    names = "real_logits", "fake_logits"
+    gradients = gradients_of(trial.run(with_leaves(answer, leaves)), leaves, names)
+    exact = -torch.sigmoid(-real), torch.sigmoid(fake)
+    for name, logits, got, want in zip(
+        names, (real, fake), gradients, exact, strict=True
+    ):
+        off = (got - want).abs().nan_to_num(math.inf)
+        if off.max() > 1e-4:
+            at = off.argmax()
+            raise Wrong(
+                f"The loss is right everywhere, but at {name} = {logits[at]:.3g} its "
+                f"gradient is {got[at]:.3g}, not {want[at]:.3g}. (In torch.where the "
+                "branch that is not taken counts in the gradient, too.)"
+            )
 
 
 @exercise(
@@ -120,44 +126,22 @@ def discriminator_step(trial, answer):
     G = nn.Linear(2, 3)
     D = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0))
     x, z = torch.randn(16, 3) + 1, torch.randn(16, 2)
+    old_g, old_d = copy.deepcopy(G), copy.deepcopy(D)
     stale = [torch.randn_like(p) for p in D.parameters()]
-    before_g, before_d = copy.deepcopy(G.state_dict()), copy.deepcopy(D.state_dict())
-
-    original = copy.deepcopy(D)
-
-    def after(loss, keep_stale=False):  # D's weights after a step by this loss
-        twin = copy.deepcopy(original)
-        grads = torch.autograd.grad(
-            loss(twin), list(twin.parameters()), allow_unused=True
-        )
-        with torch.no_grad():
-            for p, g, old in zip(twin.parameters(), grads, stale, strict=True):
-                p -= 0.1 * (torch.zeros_like(p) if g is None else g)
-                p -= 0.1 * old if keep_stale else 0
-        return torch.cat([p.detach().flatten() for p in twin.parameters()])
-
-    fake = G(z).detach()
-    softplus = torch.nn.functional.softplus
-
-    def right(D):
-        return losses.discriminator_loss(D(x), D(fake)).mean()
-
-    want = right(D).detach()
-    for p, old in zip(D.parameters(), stale, strict=True):
-        p.grad = old.clone()  # what the step before has left behind
+    for p, gradient in zip(D.parameters(), stale, strict=True):
+        p.grad = gradient.clone()  # what the step before has left behind
     for p in G.parameters():
         p.grad = torch.full_like(p, 0.5)  # somebody else's, to be left alone
-    optimizer, stepped = torch.optim.SGD(D.parameters(), lr=0.1), []
-    optimizer.register_step_post_hook(lambda *_: stepped.append(True))
+    optimizer, steps = torch.optim.SGD(D.parameters(), lr=0.1), []
+    optimizer.register_step_post_hook(lambda *_: steps.append(1))
     loss = trial.run(answer, G, D, optimizer, x, z)
 
-    if any(not torch.equal(v, before_g[k]) for k, v in G.state_dict().items()):
+    if not torch.equal(flat(G.parameters()), flat(old_g.parameters())):
         raise Wrong("G was changed. In this step only D learns.")
-    got = torch.cat([p.detach().flatten() for p in D.parameters()])
-    old = torch.cat([v.flatten() for v in before_d.values()])
+    got, old = flat(D.parameters()), flat(old_d.parameters())
     if torch.equal(got, old):
         raise Wrong(
-            "D was not changed. Is backward() or step() missing, or does zero_grad() stand "
+            "D was not changed. Is backward() or step() missing, or is zero_grad() "
             "between them?"
         )
     if any(p.grad is None or (p.grad != 0.5).any() for p in G.parameters()):
@@ -166,26 +150,42 @@ def discriminator_step(trial, answer):
             "begin with them, and they point the wrong way. (Wiping them afterwards "
             "would wipe what somebody else has left there.)"
         )
-    if len(stepped) != 1:
+    if len(steps) != 1:
         raise Wrong(
-            f"The given optimizer made {len(stepped)} steps; it must make exactly one."
+            f"The given optimizer made {len(steps)} steps; it must make exactly one."
         )
-    compare(
-        got,
-        after(right),
-        [
-            ("The old gradients were still there: optimizer.zero_grad() is missing, or comes after backward().", after(right, True)),
-            ("Only the old gradients were used: backward() is missing, or step() stands before it.", old - 0.1 * torch.cat([s.flatten() for s in stale])),
-            ("D went uphill: the sign of the loss is turned.", after(lambda D: -right(D))),
-            ("Real and fake are swapped.", after(lambda D: losses.discriminator_loss(D(fake), D(x)).mean())),
-            ("D saw only the real images.", after(lambda D: softplus(-D(x)).mean())),
-            ("D saw only the fakes.", after(lambda D: softplus(D(fake)).mean())),
-            ("That is the sum over the batch; take the mean.", after(lambda D: right(D) * 16)),
-            ("This is half of the loss: add the two terms.", after(lambda D: right(D) / 2)),
-            ("The fakes were called real: that is G's loss.", after(lambda D: (softplus(-D(x)) + softplus(-D(fake))).mean())),
-        ],
-        "the weights of D after the step",
-    )  # fmt: skip
+    fake = old_g(z).detach()
+
+    def right(D):
+        return losses.discriminator_loss(D(x), D(fake)).mean()
+
+    def swapped(D):
+        return losses.discriminator_loss(D(fake), D(x)).mean()
+
+    def generator_loss(D):
+        return (softplus(-D(x)) + softplus(-D(fake))).mean()
+
+    def after(loss):  # D's weights after a step by this loss
+        gradients = torch.autograd.grad(
+            loss(old_d), list(old_d.parameters()), materialize_grads=True
+        )
+        return old - 0.1 * flat(gradients)
+
+    want = after(right)
+    mistakes = {
+        "The old gradients were still there: optimizer.zero_grad() is missing, or comes "
+        "after backward().": want - 0.1 * flat(stale),
+        "Only the old gradients were used: backward() is missing, or step() comes before "
+        "it.": old - 0.1 * flat(stale),
+        "D went uphill: the sign of the loss is flipped.": 2 * old - want,
+        "Real and fake are swapped.": after(swapped),
+        "D saw only the real images.": after(lambda D: softplus(-D(x)).mean()),
+        "D saw only the fakes.": after(lambda D: softplus(D(fake)).mean()),
+        "That is the sum over the batch; take the mean.": old + 16 * (want - old),
+        "This is half of the loss: add the two terms.": old + (want - old) / 2,
+        "The fakes were called real: that is G's loss.": after(generator_loss),
+    }
+    compare(got, want, mistakes, "the weights of D after the step")
     for name, network in (("G", G), ("D", D)):
         if not all(p.requires_grad for p in network.parameters()) or not all(
             part.training for part in network.modules()
@@ -194,9 +194,13 @@ def discriminator_step(trial, answer):
                 f"{name} was frozen or put into eval() and stays so: it could not go on "
                 "learning. No such switch is needed here."
             )
-    loss = numbers(loss, "the loss")
-    compare(loss.mean(), want, [], "the loss that is returned", tolerance=1e-3)
+    returned = numbers(loss, "the loss").mean()
+    compare(returned, right(old_d), what="the loss that is returned")
     return "D has learned, and G knows nothing of it."
+
+
+def flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
 @exercise(
@@ -225,8 +229,10 @@ def layer_of(trial, answer, features):
     if not isinstance(layer, nn.Module):
         raise Wrong(f"Expected a layer, got {type(layer).__name__}.")
     trial.run(lambda: layer.to("cpu", torch.float32).train())
-    x, narrow = 3 + 0.1 * torch.randn(64, features), 0.01 * torch.randn(64, features)
-    spread = numbers(trial.run(layer, x), "what the layer gives").std(0).mean().item()
+    want = nn.BatchNorm1d(features, momentum=0.2)
+    x, narrow = 3 + 0.1 * torch.randn(64, features), 0.003 * torch.randn(64, features)
+    y = numbers(trial.run(layer, x), "what the layer gives")
+    want(x)
     means = [getattr(part, "running_mean", None) for part in layer.modules()]
     mean = next((m for m in means if m is not None), None)
     if mean is None:
@@ -235,12 +241,7 @@ def layer_of(trial, answer, features):
     if mean.shape != (features,):
         raise Wrong(f"The running mean has the shape {tuple(mean.shape)}.")
     new = (mean / x.mean(0)).mean().item()  # the weight of this batch
-    variance = narrow.var(0, unbiased=False)
-    usual = (narrow.std(0) / (variance + 1e-5).sqrt()).mean().item()
-    gave = (
-        numbers(trial.run(layer, narrow), "what the layer gives").std(0).mean().item()
-    )
-    published = 0.1 / math.sqrt(0.01 + 0.8)
+    spread, published = y.std(0).mean().item(), 0.1 / math.sqrt(0.01 + 0.8)
     if abs(spread - published) < 0.02:
         if abs(new - 0.1) < 0.01:
             raise NotAttempted(
@@ -248,11 +249,12 @@ def layer_of(trial, answer, features):
                 f"with {spread:.2f}, not with 1."
             )
         raise Wrong("eps is still 0.8: it is added to the variance and swallows it.")
-    if abs(spread - 1) > 0.03 or abs(gave / usual - 1) > 0.06:
-        raise Wrong(
-            f"Features with a spread of 0.1 and 0.01 leave the layer with {spread:.2f} "
-            f"and {gave:.2f}, not with 1 and {usual:.2f}: is eps PyTorch's usual 1e-5?"
-        )
+    y_narrow = numbers(trial.run(layer, narrow), "what the layer gives")
+    # The variance of y is variance / (variance + eps).
+    variance = narrow.var(0, correction=0).double()
+    eps = (variance / y_narrow.var(0, correction=0) - variance).mean().item()
+    if eps > 0 and abs(eps / 1e-5 - 1) > 0.02:
+        raise Wrong(f"eps is {eps:.2g} now, but PyTorch's usual one is 1e-5.")
     if abs(new - 0.8) < 0.01:
         raise Wrong(
             "eps is mended. But in Keras 0.8 is the weight of the *old* average, in "
@@ -265,6 +267,18 @@ def layer_of(trial, answer, features):
         )
     if abs(new - 0.2) > 0.005:
         raise Wrong(f"A new batch has the weight {new:.2f}; it should have 0.2.")
+    if sum(p.numel() for p in layer.parameters() if p.requires_grad) != 2 * features:
+        raise Wrong(
+            "A scale and a shift for each feature, weight and bias, were learned before "
+            "and must still be: leave affine=True."
+        )
+    compare(y_narrow, want(narrow), what="what the layer gives")
+    trial.run(layer.eval)
+    compare(
+        trial.run(layer, x),
+        want.eval()(x),
+        what="what the layer gives after training, in eval()",
+    )
 
 
 @exercise(
@@ -290,28 +304,21 @@ def supports_part(trial, answer):
     log_m = torch.logaddexp(log_p.expand_as(log_q), log_q) - math.log(2)
     p, q = log_p.exp(), log_q.exp()
     jsd = 0.5 * ((p * (log_p - log_m)).sum(1) + (q * (log_q - log_m)).sum(1)) * dx
-    curves, _ = drawn(
-        trial,
-        answer,
-        theta,
-        alt="Your curve: the JSD of two Gaussians against their distance.",
-    )
-    match_curve(
-        curves,
-        theta,
-        jsd,
-        [
-            ("That is the KL divergence, theta^2 / 2; it grows forever.", theta, theta.square() / 2),
-            ("That is in bits (log2); the course takes nats.", theta, jsd / math.log(2)),
-            ("That is twice the JSD: each KL has the weight 1/2.", theta, 2 * jsd),
-            ("That is the value V of the game, -log 4 + 2 JSD.", theta, 2 * jsd - math.log(4)),
-            ("That is the root of the JSD.", theta, jsd.clamp(min=0).sqrt()),
-            ("m is p + q without the half: it must be a density.", theta, jsd - math.log(2)),
-            ("That is the Wasserstein distance, theta itself.", theta, theta),
-        ],
-    )  # fmt: skip
+    alt = "Your curve: the JSD of two Gaussians against their distance."
+    points = drawn(trial, answer, theta, alt=alt)
+    curves = {
+        "That is the KL divergence, theta^2 / 2; it grows forever.": theta.square() / 2,
+        "That is in bits (log2); the course takes nats.": jsd / math.log(2),
+        "That is twice the JSD: each KL has the weight 1/2.": 2 * jsd,
+        "That is the value V of the game, -log 4 + 2 JSD.": 2 * jsd - math.log(4),
+        "That is the root of the JSD.": jsd.clamp(min=0).sqrt(),
+        "m is p + q without the half: it must be a density.": jsd - math.log(2),
+        "That is the Wasserstein distance, theta itself.": theta,
+    }
+    mistakes = {text: (theta, heights) for text, heights in curves.items()}
+    match_curve(points, theta, jsd, mistakes)
     return (
         "Only you can grade the sentence. Ours: once the humps hardly overlap, the JSD "
-        f"is log 2 = {math.log(2):.3f} but for a tiny rest, and its slope is practically "
-        "zero: it no longer tells a generator where to go."
+        f"is log 2 = {math.log(2):.3f} except for a tiny remainder, and its slope is "
+        "practically zero: it no longer tells a generator where to go."
     )

@@ -1,9 +1,11 @@
 """The exercises of lesson 05, with their hints and the wrong answers that they know."""
 
+from itertools import product
+
 import torch
 
 from gencourse import faces, metrics, store
-from gencourse.checks.compare import NotAttempted, Wrong, compare, number
+from gencourse.checks.compare import NotAttempted, Wrong, compare, name_mistake, scalar
 from gencourse.checks.drawing import drawn, match_curve
 from gencourse.checks.exercise import exercise
 
@@ -21,15 +23,14 @@ from gencourse.checks.exercise import exercise
     ),
 )
 def bias_of_frechet(trial, prediction):
-    factor = number(prediction, "the factor")
-    for wrong, text in (
-        (2, "That is how the error of a mean falls. The distance is squared."),
-        (16, "That would be 1 / n^2. It is a square of 1 / sqrt(n)."),
-        (1, "The bias does fall: it comes from estimating means and covariances."),
-        (0.25, "The factor by which it gets *smaller* is meant: 1 over yours."),
-    ):
-        if abs(factor - wrong) < 0.05 * wrong:
-            raise Wrong(text)
+    factor = scalar(prediction, "the factor")
+    mistakes = {
+        "That is how the error of a mean falls. The distance is squared.": 2,
+        "That would be 1 / n^2. It is a square of 1 / sqrt(n).": 16,
+        "The bias does fall: it comes from estimating means and covariances.": 1,
+        "The factor by which it gets *smaller* is meant: 1 over yours.": 0.25,
+    }
+    name_mistake(factor, mistakes, tolerance=0.025)
     if not 3.5 <= factor <= 4.5:
         raise Wrong(f"You predict a factor of {factor:g}; that is not it.")
     return "A factor of 4: the bias goes like 1 / n, so never compare unequal n."
@@ -52,31 +53,35 @@ def coverage(trial, answer):
         real, fake = torch.randn(120, 3), torch.randn(90, 3) + shift
         to_real, between = torch.cdist(real, real), torch.cdist(real, fake)
         radius = to_real.sort(1).values
-        of_fake = torch.cdist(fake, fake).sort(1).values[:, k]
 
         def share(inside):
             return inside.float().mean()
 
         nearest = between.min(1).values
-        inside = between <= radius[:, k, None]
-        mistakes = [
-            ("Real and fake are swapped.", torch.tensor(metrics.coverage(fake, real, k))),
-            ("Each point counts itself as its nearest neighbor: your k is one too small.", share(nearest <= radius[:, k - 1])),
-            ("Your k is one too large.", share(nearest <= radius[:, k + 1])),
-            ("That is precision: the share of *fakes* that lie in some real ball.", share(inside.any(0))),
-            ("That is recall: real points within the balls around *fakes*.", share((between <= of_fake).any(1))),
-            ("That is density's count: how many pairs lie inside. For coverage one is enough.", share(inside)),
-            ("That is density: the number of balls around a fake, over k.", inside.float().sum(0).mean() / k),
-            ("That is the share *not* covered.", share(nearest > radius[:, k])),
-            ("That is the number of covered points; divide by the number of real ones.", (nearest <= radius[:, k]).sum()),
-            ("That is in percent.", 100 * share(nearest <= radius[:, k])),
-            ("One answer per real point; take the share.", nearest <= radius[:, k]),
-            ("Divide by the number of real points, not of fakes.", (nearest <= radius[:, k]).sum() / 90),
-        ]  # fmt: skip
+        in_fake = between <= torch.cdist(fake, fake).sort(1).values[:, k]
+        inside, covered = between <= radius[:, k, None], nearest <= radius[:, k]
+        swapped = metrics.coverage(fake, real, k)
+        mistakes = {
+            "Real and fake are swapped.": torch.tensor(swapped),
+            "Each point counts itself as its nearest neighbor: your k is one too "
+            "small.": share(nearest <= radius[:, k - 1]),
+            "Your k is one too large.": share(nearest <= radius[:, k + 1]),
+            "That is precision: the share of *fakes* in some ball.": share(
+                inside.any(0)
+            ),
+            "That is recall, with balls around the *fakes*.": share(in_fake.any(1)),
+            "That is density's count of pairs; one is enough.": share(inside),
+            "That is density: the balls around a fake, over k.": inside.sum()
+            / len(fake)
+            / k,
+            "That is the share *not* covered.": share(~covered),
+            "That is the number of covered points, not their share.": covered.sum(),
+            "That is in percent.": 100 * share(covered),
+            "One answer per real point; take the share.": covered,
+            "Divide by the number of real points.": covered.sum() / len(fake),
+        }
         # A value of 0 or 1 may come from many mistakes and tells none from another.
-        mistakes = [
-            (t, v) for t, v in mistakes if float(v.float().mean()) not in (0, 1)
-        ]
+        mistakes = {t: v for t, v in mistakes.items() if v.float().mean() not in (0, 1)}
         compare(
             trial.run(answer, real, fake, k),
             metrics.coverage(real, fake, k),
@@ -110,25 +115,24 @@ def is_it_copying(trial, answer):
 def distances(trial, answer, images, training):
     d = images[0].numel()
     between = torch.cdist(images.flatten(1).double(), training.flatten(1).double())
-    absolute = (images[:, None] - training).abs().flatten(2)
-    compare(
-        trial.run(answer, images, training),
-        between.min(1).values / d**0.5,
-        [
-            ("That is the mean distance to the training images; take the smallest.", between.mean(1) / d**0.5),
-            ("That is the farthest training image; take the nearest.", between.max(1).values / d**0.5),
-            ("You went through the training images and looked for the nearest generated one.", between.min(0).values / d**0.5),
-            ("The distance is not divided: a root *mean* square is wanted.", between.min(1).values),
-            ("You divided the root by d, not by the root of d: take the mean first, then the root.", between.min(1).values / d),
-            ("The root is missing: that is the mean square.", between.min(1).values.square() / d),
-            ("That is the sum of squares; take the mean and the root.", between.min(1).values.square()),
-            ("That is the mean absolute difference; a root mean *square* is wanted.", absolute.mean(2).min(1).values),
-            ("That is averaged over the images: expected one number per image.", between.min(1).values.mean() / d**0.5),
-            ("These are the indices of the nearest images, not their distances.", between.argmin(1)),
-            ("These are all distances: for each image take the smallest.", between / d**0.5),
-        ],
-        "the distance",
-    )  # fmt: skip
+    absolute = (images[:, None] - training).abs().flatten(2).mean(2).min(1).values
+    nearest, farthest = between.min(1).values, between.max(1).values
+    want = nearest / d**0.5
+    mistakes = {
+        "That is the mean distance; take the smallest.": between.mean(1) / d**0.5,
+        "That is the farthest training image; take the nearest.": farthest / d**0.5,
+        "You went through the training images and looked for the nearest generated "
+        "one.": between.min(0).values / d**0.5,
+        "The distance is not divided: a root *mean* square is wanted.": nearest,
+        "You divided by d after the root: divide by the root of d.": nearest / d,
+        "The root is missing: that is the mean square.": nearest.square() / d,
+        "That is the sum of squares; take the mean and the root.": nearest.square(),
+        "That is the mean absolute error; take squares.": absolute,
+        "That is averaged over the images: expected one number per image.": want.mean(),
+        "These are the indices of the nearest, not the distances.": between.argmin(1),
+        "These are all distances: for each image take the smallest.": between / d**0.5,
+    }
+    compare(trial.run(answer, images, training), want, mistakes, "the distance")
 
 
 @exercise(
@@ -144,73 +148,98 @@ def distances(trial, answer, images, training):
     ),
 )
 def better_model_loses(trial, answer):
-    gains, good, raw, swapped = {}, [], [], []
-    sizes = (100, 2000), (2000, 100), (150, 2000), (2000, 150)
-    for k in range(320):
-        n_first, n_second = sizes[k % 4]
-        first_is_good, far = k % 8 < 4, k >= 240
-        real, first = torch.randn(2000, 8), torch.randn(n_first, 8)
-        second = torch.randn(n_second, 8)
-        wrong = second if first_is_good else first
-        # Off in the mean, for the last trials in the spread and farther in the mean.
-        kind = "a little" if not far else "in spread" if k % 16 < 8 else "far"
-        _ = wrong.mul_(1.3) if kind == "in spread" else wrong.add_(0.4 if far else 0.16)
-        result = trial.run(answer, real, first, second)
-        try:
-            a, b = result
-        except (TypeError, ValueError):
-            raise Wrong(
-                "Expected two distances, (of the first, of the second)."
-            ) from None
-        a, b = number(a, "a distance"), number(b, "a distance")
-        if k < 16:
-            published = [metrics.frechet_distance(real, m) for m in (first, second)]
-            small, large = (0, 1) if n_first < n_second else (1, 0)
-            raw += [abs(a - published[0]), abs(b - published[1])]
-            swapped.append(abs((a, b)[large] - published[small]))
-        key = kind, n_first < n_second, first_is_good
-        gains.setdefault(key, []).append(b - a if first_is_good else a - b)
-        good.append(a if first_is_good else b)
-        if k == 15 and max(raw) < 1e-6:
-            raise NotAttempted(
-                "this compares 100 points with 2,000. A perfect model of which there are "
-                "100 loses against a slightly wrong one of which there are 2,000."
+    _refuse_published(trial, answer)
+    # How the worse model differs from real points: what it does to them, its true
+    # distance, how far an average over so many rounds may be off, rounds.
+    flaws = (
+        (lambda points: points + 0.16, 8 * 0.16**2, 0.13, 40),
+        (lambda points: points + 0.4, 8 * 0.4**2, 0.35, 10),
+        (lambda points: points * 1.3, 8 * 0.3**2, 0.35, 10),
+    )
+    of_perfect, paid_by_small = [], []
+    for flaw, small_is_first, flawed_is_first in product(
+        flaws, (True, False), (True, False)
+    ):
+        spoil, true_gap, tolerance, rounds = flaw
+        gaps = []
+        for n_small in (100, 150) * (rounds // 2):
+            real, first, second = _point_sets(n_small, small_is_first)
+            if flawed_is_first:
+                flawed, perfect = _distances(trial, answer, real, spoil(first), second)
+            else:
+                perfect, flawed = _distances(trial, answer, real, first, spoil(second))
+            gaps.append(flawed - perfect)
+            of_perfect.append(perfect)
+        gap = sum(gaps) / rounds
+        if max(map(abs, gaps)) < 1e-6:
+            raise Wrong("The two models get the same distance, although one is off.")
+        if abs(gap - true_gap) > tolerance:
+            small, off = (
+                "first" if is_first else "second"
+                for is_first in (small_is_first, flawed_is_first)
             )
-        if k == 15 and max(swapped) < 1e-3:
-            raise Wrong("The two results are swapped.")
-    mean = {key: sum(g) / len(g) for key, g in gains.items()}
-    if max(map(abs, mean.values())) < 0.01:
-        raise Wrong("The two models get the same distance, although one is off.")
-    if not -0.15 < sum(good) / len(good) < 0.7:
+            raise Wrong(
+                f"When the {small} set is the small one and the {off} model is off, that "
+                f"model comes out {gap:.2f} farther on average; in truth it is "
+                f"{true_gap:.2f}. Bring the large set down to the size of the small "
+                "one, whichever it is."
+            )
+        if flaw is flaws[0]:  # nearly perfect, so that chance decides
+            paid_by_small.append(gap if small_is_first == flawed_is_first else -gap)
+    average = sum(of_perfect) / len(of_perfect)
+    if not -0.15 < average < 0.7:
         raise Wrong(
-            f"A perfect model gets a distance of {sum(good) / len(good):.2f} on average; "
+            f"A perfect model gets a distance of {average:.2f} on average; "
             "a few tenths come from chance, the rest does not."
         )
-    true = {"a little": 8 * 0.16**2, "in spread": 8 * 0.3**2, "far": 8 * 0.4**2}
-    for (kind, first_is_small, first_is_good), gain in mean.items():
-        if abs(gain - true[kind]) > (0.13 if kind == "a little" else 0.35):
-            which = "first" if first_is_small else "second"
-            off = "second" if first_is_good else "first"
-            raise Wrong(
-                f"When the {which} set is the small one and the {off} model is off, that "
-                f"model comes out {gain:.2f} farther on average; in truth it is "
-                f"{true[kind]:.2f}. Copies of the points do not help the small set: bring "
-                "the large one down to its size, whichever it is."
-            )
-    punished = sum(
-        (gain if first_is_small != first_is_good else -gain) / 4
-        for (kind, first_is_small, first_is_good), gain in mean.items()
-        if kind == "a little"
-    )
-    if abs(punished) > 0.065:
+    paid = sum(paid_by_small) / len(paid_by_small)
+    if abs(paid) > 0.065:
         raise Wrong(
-            f"The small set still pays {punished:.2f} for being small: both sets must be "
+            f"The small set still pays {paid:.2f} for being small: both sets must be "
             "of one size."
         )
     return (
         "At equal n the biases are nearly equal. Only nearly: they depend on the model, "
         "too, so Chong & Forsyth (2020) extrapolate to infinite n instead."
     )
+
+
+def _point_sets(n_small, small_is_first):
+    n_first, n_second = (n_small, 2000) if small_is_first else (2000, n_small)
+    return torch.randn(2000, 8), torch.randn(n_first, 8), torch.randn(n_second, 8)
+
+
+def _distances(trial, answer, real, first, second):
+    result = trial.run(answer, real, first, second)
+    try:
+        of_first, of_second = result
+    except (TypeError, ValueError):
+        raise Wrong("Expected two distances, (of the first, of the second).") from None
+    return scalar(of_first, "a distance"), scalar(of_second, "a distance")
+
+
+def _refuse_published(trial, answer):
+    """Raise if the small set's distance is what it was in the starter."""
+    ratios, swapped = [], []
+    for small_is_first in (True, False):
+        real, first, second = _point_sets(100, small_is_first)
+        got = _distances(trial, answer, real, first, second)
+        published = [metrics.frechet_distance(real, s) for s in (first, second)]
+        small, large = (0, 1) if small_is_first else (1, 0)
+        ratios += [g / p for g, p in zip(got, published, strict=True)]
+        swapped.append(got[large] / published[small])
+    if all(abs(ratio - 1) < 1e-5 for ratio in ratios):
+        raise NotAttempted(
+            "this compares 100 points with 2,000. A perfect model of which there are "
+            "100 loses against a slightly wrong one of which there are 2,000."
+        )
+    if all(abs(ratio - 1) < 0.1 for ratio in ratios):
+        raise Wrong(
+            "The small set pays as much as before. Copies of its points do not help it: "
+            "bring the large set down to the size of the small one."
+        )
+    if all(abs(ratio - 1) < 1e-3 for ratio in swapped):
+        raise Wrong("The two results are swapped.")
 
 
 @exercise(
@@ -241,25 +270,20 @@ def near_and_everywhere(trial, answer):
         ]
         return [sorted(v)[len(v) // 2] for v in of]
 
-    curves, _ = drawn(
-        trial,
-        answer,
-        rows,
-        alt="Your dots: coverage against distance, one per trained model.",
-    )
-    match_curve(
-        curves,
-        distance,
-        cover,
-        [
-            ("The axes are swapped: distance to the right, coverage up.", cover, distance),
-            ("These are the medians. Show the single runs: their spread is part of the message.", medians(distance), medians(cover)),
-            ("Take the samples' distance, not that of the reconstructions.", *zip(*[(r["fidelity x_hat"], r["coverage"]) for r in rows if r.get("fidelity x_hat")], strict=True)),
-            ("That is the 90% quantile of the distance; take the median, 'fidelity'.", column("fidelity 90%"), cover),
-            ("That is the Frechet distance; take the distance to the manifold.", column("frechet"), cover),
-            ("That is the sharpness; take the coverage.", distance, column("sharpness")),
-        ],
-    )  # fmt: skip
+    alt = "Your dots: coverage against distance, one per trained model."
+    points = drawn(trial, answer, rows, alt=alt)
+    x_hat = [row for row in rows if row.get("fidelity x_hat")]
+    of_x_hat = [r["fidelity x_hat"] for r in x_hat], [r["coverage"] for r in x_hat]
+    mistakes = {
+        "The axes are swapped: distance to the right, coverage up.": (cover, distance),
+        "These are the medians. Show the single runs: their spread is part of the "
+        "message.": (medians(distance), medians(cover)),
+        "Take the samples' distance, not that of the reconstructions.": of_x_hat,
+        "That is the 90% quantile of the distance.": (column("fidelity 90%"), cover),
+        "That is the Frechet distance.": (column("frechet"), cover),
+        "That is the sharpness; take the coverage.": (distance, column("sharpness")),
+    }
+    match_curve(points, distance, cover, mistakes)
     return (
         "Only you can grade the sentence. Ours: good models are at the upper left, near "
         "the manifold and everywhere on it."
