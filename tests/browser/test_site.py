@@ -21,6 +21,7 @@ PAGES = [
     *(f"{name}.html" for name in LESSONS),
     *(f"{path.stem}.html" for path in sorted(ROOT.glob("docs/*.md"))),
     *(f"api/{p.stem}.html" for p in sorted(ROOT.glob("gencourse/[a-z]*.py"))),
+    *(f"api/{p.parent.name}.html" for p in ROOT.glob("gencourse/*/__init__.py")),
     "exercises.html",
     "search.html",
 ]
