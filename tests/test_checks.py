@@ -231,13 +231,6 @@ def test_an_answer_that_seeds_does_not_seed_the_check():
     assert checks.check("5.4", seeded)
 
 
-def test_copies_are_named_only_where_points_were_copied():
-    table = dict(WRONG["5.4"])
-    for source in table:
-        text = checks.check("5.4", typed("5.4", source)).text
-        assert ("Copies" in text) == ("repeat" in source), text
-
-
 def test_the_same_answer_gets_the_same_verdict():
     def noisy(mu, logvar):
         noise = [random.random(), numpy.random.rand(), torch.rand(1).item()]

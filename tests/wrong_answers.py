@@ -385,8 +385,9 @@ WRONG = {
     "5.4": [
         ("return metrics.frechet_distance(real, second), metrics.frechet_distance(real, first)", "swapped"),
         ("n = min(len(first), len(second))\nf = metrics.frechet_distance\nreturn f(real, second[:n]), f(real, first[:n])", "swapped"),
-        ("f = first.repeat(2, 1)\nreturn metrics.frechet_distance(real, f), metrics.frechet_distance(real, second)", "Copies"),
+        ("f = first.repeat(2, 1)\nreturn metrics.frechet_distance(real, f), metrics.frechet_distance(real, second)", "as much as before"),
         ("d = metrics.frechet_distance(real, first)\nreturn d, d", "same distance"),
+        ("f = metrics.frechet_distance\nreturn f(real, first[:1900]), f(real, second[:1900])", "as much as before"),
         ("return metrics.frechet_distance(first, second)", "two distances"),
         ("f = metrics.frechet_distance\nreturn f(real, first), f(real, second[: len(first)])", "whichever"),
         ("f = metrics.frechet_distance\nreturn f(real, first[:200]), f(real, second[:200])", "one size"),

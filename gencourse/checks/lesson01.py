@@ -36,16 +36,16 @@ def ball_in_cube(trial, prediction):
         raise Wrong("A share lies between 0 and 1. If you thought of 2%, write 0.02.")
     if share > 0.4:
         raise Wrong(
-            f"You predict {share:g}. So it is in two or three dimensions (0.79, 0.52), "
-            "where our intuition comes from. In eight nearly everything is in the "
-            "corners."
+            f"You predict {share:g}. That holds in two or three dimensions (0.79, "
+            "0.52), where our intuition comes from. In eight nearly everything is in "
+            "the corners."
         )
     if not exact / 4 <= share <= 4 * exact:
         far = "large" if share > exact else "small"
         raise Wrong(f"You predict {share:g}: too {far}, by more than a factor of four.")
     return (
-        f"Exactly it is {exact:.4f}. In many dimensions the middle is rare, with "
-        "eight already; an image has thousands."
+        f"Exactly it is {exact:.4f}. In high dimensions hardly anything is near the "
+        "middle. Eight are enough for that; an image has thousands."
     )
 
 
@@ -67,7 +67,7 @@ def log10_images(trial, answer):
         got = trial.run(answer, size, channels, levels)
         text = f"{size} x {size}, {channels} channel(s), {levels} levels"
         if isinstance(got, int) and got == levels**n:
-            raise Wrong("That is the number of images itself; its logarithm is wanted.")
+            raise Wrong("That is the number of images itself; take its logarithm.")
         mistakes = {
             "You took the natural logarithm; digits need log10.": n * math.log(levels),
             "That is log2, in bits; digits need log10.": n * math.log2(levels),
@@ -194,16 +194,18 @@ def what_pca_keeps(trial, answer):
         "The sums are right. Divide by the sum of all for a share.": (k, sums),
         "These are shares of the standard deviation; variances add up, deviations do "
         "not.": (k, deviations),
-        "The heights are right, but the first stands over k = 0. One component is "
-        "k = 1.": (range(n), share),
+        "The heights are right, but the first is at k = 0. One component is k = 1.": (
+            range(n),
+            share,
+        ),
         "This is the share that is *lost*; the kept one rises.": (k, 1 - share),
         "The axes are swapped: the number of components to the right.": (share, k),
     }
     match_curve(points, k, share, mistakes)
     enough = int((share < 0.95).sum()) + 1
     return (
-        "Only you can grade the sentence. Ours: these faces were made from eight knobs, "
-        f"and yet it takes {enough} straight directions to keep 95% of their variance, "
-        "because they lie on a curved sheet. (Section 5 counts more, on more and larger "
-        "images.)"
+        "Only you can grade the sentence. Ours: these faces were made from eight "
+        f"knobs, and yet it takes {enough} straight directions to keep 95% of their "
+        "variance, because they lie on a curved sheet. (Section 5 counts more, on more "
+        "and larger images.)"
     )

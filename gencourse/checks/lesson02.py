@@ -29,8 +29,8 @@ from gencourse.checks.exercise import exercise
 def largest_step(trial, prediction):
     eta = scalar(prediction, "the step size")
     mistakes = {
-        "0.5 is the *best* step: it lands on the minimum at once. Larger ones jump over "
-        "it, and still come nearer each time. Up to where?": 0.5,
+        "0.5 is the *best* step: it lands on the minimum at once. Larger ones jump "
+        "over it, and still come nearer each time. Up to where?": 0.5,
         "That is right for the loss (w - 3)^2 / 2. Here the gradient is 2 (w - 3).": 2,
     }
     name_mistake(eta, mistakes, tolerance=0.02)
@@ -43,8 +43,8 @@ def largest_step(trial, prediction):
             f"{1 - 2 * eta:.3g}. The limit is elsewhere."
         )
     return (
-        "At 1 it jumps from one side to the other forever. For every quadratic loss the "
-        "limit is 2 over the largest curvature, here 2 / 2."
+        "At 1 it jumps from one side to the other forever. For every quadratic loss "
+        "the limit is 2 over the largest curvature, here 2 / 2."
     )
 
 
@@ -76,7 +76,10 @@ def gradient_of_squared_error(trial, answer):
         "That is the derivative of |x - x_hat|.": (x_hat - x).sign(),
     }
     compare(trial.run(answer, x, x_hat), want, mistakes, "the gradient")
-    return "Each pixel is pulled straight towards its value, harder the farther away it is."
+    return (
+        "Each pixel is pulled straight towards its value, and the farther away it is, "
+        "the harder."
+    )
 
 
 @exercise(
@@ -98,7 +101,8 @@ def mean_for_sum(trial, answer):
         if got.numel() == 1 and torch.isclose(got, want.mean().double() / x[0].numel()):
             raise NotAttempted(
                 "this is the code as published. It gives one number, "
-                f"{got.item():.3f}; the formula gives {want[0]:.1f} for the first image."
+                f"{got.item():.3f}; the formula gives {want[0]:.1f} for the first "
+                "image."
             )
         n, squares = x[0].numel(), (x - x_hat).square()
         mistakes = {
@@ -124,7 +128,8 @@ def mean_for_sum(trial, answer):
     "2.4",
     "Plot and say: the price of a shift",
     (
-        "You need nine numbers. Write the one for s = 2 first, then put it into a loop.",
+        "You need nine numbers. Write the one for s = 2 first, then put it into a "
+        "loop.",
         "Compute losses.squared_error(x, shifted).mean() for s = 0, 1, ..., 8 in a "
         "list.",
         "error = [losses.squared_error(x, torch.roll(x, s, dims=3)).mean() for s in "
@@ -160,8 +165,8 @@ def price_of_a_shift(trial, answer):
     }
     match_curve(points, s, want, mistakes)
     return (
-        "Only you can grade the sentence. Ours: the price grows almost in proportion to "
-        f"the shift from the first pixel on, which nobody sees and which costs "
+        "Only you can grade the sentence. Ours: the price grows almost in proportion "
+        f"to the shift from the first pixel on, which nobody sees and which costs "
         f"{want[1]:.0f} already."
     )
 
@@ -212,8 +217,8 @@ def _compare_covariance(got, want):
 
     variances, factor = want.diagonal(), torch.linalg.cholesky(want)
     mistakes = {
-        "Each dimension has the right spread, but the draws are not correlated, and the "
-        "codes are. Use the whole covariance, not only its diagonal.": variances.diag(),
+        "Each dimension has the right spread, but the draws are not correlated, and "
+        "the codes are. Use the whole covariance, not its diagonal.": variances.diag(),
         "The covariance itself was used as a factor of the noise. Use its Cholesky "
         "factor, or MultivariateNormal.": want @ want.T,
         "The spread is that of N(0, I), not that of the codes.": torch.eye(3),
@@ -229,8 +234,8 @@ def _compare_covariance(got, want):
         return
     if near(got.diagonal(), variances):
         raise Wrong(
-            "The variances are right, the covariances are not: with the first dimension "
-            f"{listed(got[0, 1:])} instead of {listed(want[0, 1:])}."
+            "The variances are right, the covariances are not: with the first "
+            f"dimension {listed(got[0, 1:])} instead of {listed(want[0, 1:])}."
         )
     raise Wrong(
         f"The variances of the draws are {listed(got.diagonal())}, those of the codes "

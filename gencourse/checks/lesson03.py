@@ -102,8 +102,8 @@ def _judge_spread(draws, mu, sigma):
     name_mistake(std, mistakes, tolerance=0.03)
     if ((mean - want_mean) / want).abs().max() > 0.08:
         raise Wrong(
-            "The mean of the draws is not mu. Is the noise centered at 0? (The smallest "
-            f"draw is {draws.min():.2f}.)"
+            "The mean of the draws is not mu. Is the noise centered at 0? (The "
+            f"smallest draw is {draws.min():.2f}.)"
         )
     if not torch.allclose(std, want.double(), rtol=0.06):
         raise Wrong(
@@ -209,7 +209,7 @@ def two_means(trial, answer):
 
 def _one_loss(loss):
     if isinstance(loss, tuple | list) and len(loss) == 2:
-        raise Wrong("Add the two terms: one loss is wanted, not two.")
+        raise Wrong("Add the two terms: return one loss, not two.")
     loss = numbers(loss, "the loss")
     if loss.shape not in ((), (1,), (5,)):
         raise Wrong(
@@ -331,8 +331,8 @@ def bound_of_a_batch(trial, answer, log_w):
             else "overflow: exp(2000) is infinite"
         )
         raise Wrong(
-            f"The weights {cause} for a computer. Take the logarithm of the sum without "
-            "leaving the logarithms, for each image on its own scale."
+            f"The weights {cause} for a computer. Take the logarithm of the sum "
+            "without leaving the logarithms, for each image on its own scale."
         )
     mistakes = {
         "This is the mean of the logarithms, which is the ELBO (K = 1). The mean must "

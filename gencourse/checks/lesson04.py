@@ -80,8 +80,8 @@ def loss_from_logits(trial, answer):
     if not got.isfinite().all():
         raise Wrong(
             "Right for small logits. At a logit of 200 or -200 it is not finite, and a "
-            "training run would end there: exp(200) is too large for a float32, and the "
-            "sigmoid of -200 is rounded to 0. Look for a function made for logits."
+            "training run would end there: exp(200) is too large for a float32, and "
+            "the sigmoid of -200 is rounded to 0. Look for a function made for logits."
         )
     compare(
         got,
@@ -173,10 +173,10 @@ def discriminator_step(trial, answer):
 
     want = after(right)
     mistakes = {
-        "The old gradients were still there: optimizer.zero_grad() is missing, or comes "
-        "after backward().": want - 0.1 * flat(stale),
-        "Only the old gradients were used: backward() is missing, or step() comes before "
-        "it.": old - 0.1 * flat(stale),
+        "The old gradients were still there: optimizer.zero_grad() is missing, or "
+        "comes after backward().": want - 0.1 * flat(stale),
+        "Only the old gradients were used: backward() is missing, or step() comes "
+        "before it.": old - 0.1 * flat(stale),
         "D went uphill: the sign of the loss is flipped.": 2 * old - want,
         "Real and fake are swapped.": after(swapped),
         "D saw only the real images.": after(lambda D: softplus(-D(x)).mean()),
@@ -191,8 +191,8 @@ def discriminator_step(trial, answer):
             part.training for part in network.modules()
         ):
             raise Wrong(
-                f"{name} was frozen or put into eval() and stays so: it could not go on "
-                "learning. No such switch is needed here."
+                f"{name} was frozen or put into eval() and stays so: it could not go "
+                "on learning. No such switch is needed here."
             )
     returned = numbers(loss, "the loss").mean()
     compare(returned, right(old_d), what="the loss that is returned")
@@ -210,7 +210,8 @@ def flat(tensors):
         "Look at the signature: nn.BatchNorm1d(num_features, eps, momentum, ...). "
         "Which argument is the second?",
         "0.8 became eps, which is added to the variance. It was meant as momentum. But "
-        "Keras' momentum is the weight of the *old* average, PyTorch's of the new batch.",
+        "Keras' momentum is the weight of the *old* average, PyTorch's of the new "
+        "batch.",
         "nn.BatchNorm1d(features, momentum=0.2): 0.8 of the old, 0.2 of the new.",
     ),
 )
@@ -269,8 +270,8 @@ def layer_of(trial, answer, features):
         raise Wrong(f"A new batch has the weight {new:.2f}; it should have 0.2.")
     if sum(p.numel() for p in layer.parameters() if p.requires_grad) != 2 * features:
         raise Wrong(
-            "A scale and a shift for each feature, weight and bias, were learned before "
-            "and must still be: leave affine=True."
+            "A scale and a shift for each feature, weight and bias, were learned "
+            "before and must still be: leave affine=True."
         )
     compare(y_narrow, want(narrow), what="what the layer gives")
     trial.run(layer.eval)

@@ -1,6 +1,8 @@
 """The exercises of lesson 05, with their hints and the wrong answers that they know."""
 
+from collections.abc import Callable
 from itertools import product
+from typing import NamedTuple
 
 import torch
 
@@ -16,8 +18,8 @@ from gencourse.checks.exercise import exercise
     (
         "Two sets from one distribution should be at distance 0. They are not, because "
         "their means and covariances are estimated. How does the error of a mean fall?",
-        "The error of a mean falls like 1 / sqrt(n). The distance is a *square* of such "
-        "errors.",
+        "The error of a mean falls like 1 / sqrt(n). The distance is a *square* of "
+        "such errors.",
         "Squares of 1 / sqrt(n) are 1 / n (once n is well above the number of "
         "dimensions): four times as many points, a quarter.",
     ),
@@ -123,7 +125,7 @@ def distances(trial, answer, images, training):
         "That is the farthest training image; take the nearest.": farthest / d**0.5,
         "You went through the training images and looked for the nearest generated "
         "one.": between.min(0).values / d**0.5,
-        "The distance is not divided: a root *mean* square is wanted.": nearest,
+        "The distance is not divided: take the root *mean* square.": nearest,
         "You divided by d after the root: divide by the root of d.": nearest / d,
         "The root is missing: that is the mean square.": nearest.square() / d,
         "That is the sum of squares; take the mean and the root.": nearest.square(),
@@ -149,43 +151,26 @@ def distances(trial, answer, images, training):
 )
 def better_model_loses(trial, answer):
     _refuse_published(trial, answer)
-    # How the worse model differs from real points: what it does to them, its true
-    # distance, how far an average over so many rounds may be off, rounds.
-    flaws = (
-        (lambda points: points + 0.16, 8 * 0.16**2, 0.13, 40),
-        (lambda points: points + 0.4, 8 * 0.4**2, 0.35, 10),
-        (lambda points: points * 1.3, 8 * 0.3**2, 0.35, 10),
-    )
     of_perfect, paid_by_small = [], []
-    for flaw, small_is_first, flawed_is_first in product(
-        flaws, (True, False), (True, False)
-    ):
-        spoil, true_gap, tolerance, rounds = flaw
+    for flaw, small, flawed in product(FLAWS, SETS, SETS):
         gaps = []
-        for n_small in (100, 150) * (rounds // 2):
-            real, first, second = _point_sets(n_small, small_is_first)
-            if flawed_is_first:
-                flawed, perfect = _distances(trial, answer, real, spoil(first), second)
-            else:
-                perfect, flawed = _distances(trial, answer, real, first, spoil(second))
-            gaps.append(flawed - perfect)
+        for n_small in (100, 150) * (flaw.rounds // 2):
+            distance = _distances(trial, answer, n_small, small, flaw.spoil, flawed)
+            off, (perfect,) = distance.pop(flawed), distance.values()
+            gaps.append(off - perfect)
             of_perfect.append(perfect)
-        gap = sum(gaps) / rounds
+        gap = sum(gaps) / flaw.rounds
         if max(map(abs, gaps)) < 1e-6:
             raise Wrong("The two models get the same distance, although one is off.")
-        if abs(gap - true_gap) > tolerance:
-            small, off = (
-                "first" if is_first else "second"
-                for is_first in (small_is_first, flawed_is_first)
-            )
+        if abs(gap - flaw.distance) > flaw.tolerance:
             raise Wrong(
-                f"When the {small} set is the small one and the {off} model is off, that "
-                f"model comes out {gap:.2f} farther on average; in truth it is "
-                f"{true_gap:.2f}. Bring the large set down to the size of the small "
-                "one, whichever it is."
+                f"When the {small} set is the small one and the {flawed} model is off, "
+                f"that model comes out {gap:.2f} farther on average; in truth it is "
+                f"{flaw.distance:.2f}. Bring the large set down to the size of the "
+                "small one, whichever it is."
             )
-        if flaw is flaws[0]:  # nearly perfect, so that chance decides
-            paid_by_small.append(gap if small_is_first == flawed_is_first else -gap)
+        if flaw is FLAWS[0]:  # so small a flaw that chance decides
+            paid_by_small.append(gap if small == flawed else -gap)
     average = sum(of_perfect) / len(of_perfect)
     if not -0.15 < average < 0.7:
         raise Wrong(
@@ -199,34 +184,62 @@ def better_model_loses(trial, answer):
             "of one size."
         )
     return (
-        "At equal n the biases are nearly equal. Only nearly: they depend on the model, "
-        "too, so Chong & Forsyth (2020) extrapolate to infinite n instead."
+        "At equal n the biases are nearly equal. Only nearly: they depend on the "
+        "model, too, so Chong & Forsyth (2020) extrapolate to infinite n instead."
     )
 
 
-def _point_sets(n_small, small_is_first):
-    n_first, n_second = (n_small, 2000) if small_is_first else (2000, n_small)
-    return torch.randn(2000, 8), torch.randn(n_first, 8), torch.randn(n_second, 8)
+SETS = "first", "second"
 
 
-def _distances(trial, answer, real, first, second):
-    result = trial.run(answer, real, first, second)
+class Flaw(NamedTuple):
+    """How a model differs from the real points, eight standard normal numbers each."""
+
+    spoil: Callable[[torch.Tensor], torch.Tensor]
+    distance: float  # in truth, without any bias
+    rounds: int
+    tolerance: float  # of the distance's average over the rounds
+
+
+FLAWS = (
+    Flaw(lambda points: points + 0.16, 8 * 0.16**2, rounds=40, tolerance=0.13),
+    Flaw(lambda points: points + 0.4, 8 * 0.4**2, rounds=10, tolerance=0.35),
+    Flaw(lambda points: points * 1.3, 8 * 0.3**2, rounds=10, tolerance=0.35),
+)
+
+
+def _point_sets(n_small, small):
+    sizes = dict.fromkeys(SETS, 2000) | {small: n_small}
+    return torch.randn(2000, 8), {name: torch.randn(sizes[name], 8) for name in SETS}
+
+
+def _distances(trial, answer, n_small, small, spoil, flawed):
+    """The answer's distances, by the name of the set, where one model is flawed."""
+    real, sets = _point_sets(n_small, small)
+    sets[flawed] = spoil(sets[flawed])
+    return _answer(trial, answer, real, sets)
+
+
+def _answer(trial, answer, real, sets):
+    result = trial.run(answer, real, *sets.values())
     try:
-        of_first, of_second = result
+        first, second = result
     except (TypeError, ValueError):
         raise Wrong("Expected two distances, (of the first, of the second).") from None
-    return scalar(of_first, "a distance"), scalar(of_second, "a distance")
+    return {
+        "first": scalar(first, "a distance"),
+        "second": scalar(second, "a distance"),
+    }
 
 
 def _refuse_published(trial, answer):
     """Raise if the small set's distance is what it was in the starter."""
     ratios, swapped = [], []
-    for small_is_first in (True, False):
-        real, first, second = _point_sets(100, small_is_first)
-        got = _distances(trial, answer, real, first, second)
-        published = [metrics.frechet_distance(real, s) for s in (first, second)]
-        small, large = (0, 1) if small_is_first else (1, 0)
-        ratios += [g / p for g, p in zip(got, published, strict=True)]
+    for small, large in (SETS, SETS[::-1]):
+        real, sets = _point_sets(100, small)
+        got = _answer(trial, answer, real, sets)
+        published = {n: metrics.frechet_distance(real, s) for n, s in sets.items()}
+        ratios += [got[name] / published[name] for name in SETS]
         swapped.append(got[large] / published[small])
     if all(abs(ratio - 1) < 1e-5 for ratio in ratios):
         raise NotAttempted(
@@ -235,8 +248,8 @@ def _refuse_published(trial, answer):
         )
     if all(abs(ratio - 1) < 0.1 for ratio in ratios):
         raise Wrong(
-            "The small set pays as much as before. Copies of its points do not help it: "
-            "bring the large set down to the size of the small one."
+            "The small set pays as much as before. Bring the large set down to the "
+            "size of the small one, whichever it is."
         )
     if all(abs(ratio - 1) < 1e-3 for ratio in swapped):
         raise Wrong("The two results are swapped.")
@@ -285,6 +298,6 @@ def near_and_everywhere(trial, answer):
     }
     match_curve(points, distance, cover, mistakes)
     return (
-        "Only you can grade the sentence. Ours: good models are at the upper left, near "
-        "the manifold and everywhere on it."
+        "Only you can grade the sentence. Ours: good models are at the upper left, "
+        "near the manifold and everywhere on it."
     )
