@@ -242,6 +242,17 @@ def test_what_python_cannot_stop_ends_the_process():
     assert "<lambda>" in done.stderr
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs Unix signals")
+def test_what_ends_the_process_waits_for_the_whole_limit(monkeypatch):
+    """However little of it a slow answer has left for the next run."""
+    waits = []
+    monkeypatch.setattr(
+        "faulthandler.dump_traceback_later", lambda wait, **_: waits.append(wait)
+    )
+    assert checks.check("1.2", lambda size, c, levels: c * size**2 * math.log10(levels))
+    assert len(waits) > 1 and set(waits) == {3 * checks.SECONDS}
+
+
 def test_a_wrong_solution_is_an_error():
     with pytest.raises(AssertionError, match="summed over the batch"):
         checks.solution("3.3", lambda m, v: losses.kl_to_prior(m, v).sum())

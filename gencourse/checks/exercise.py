@@ -17,7 +17,6 @@ class Exercise:
 exercises: dict[str, Exercise] = {}
 
 
-# --- what an exercise uses ------------------------------------------------------------
 def exercise(
     number: str, title: str, hints: tuple[str, str, str]
 ) -> Callable[[Callable[..., str]], Callable[..., str]]:

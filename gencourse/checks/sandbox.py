@@ -55,7 +55,7 @@ class Trial:
             for v in inputs
         ]
         try:
-            with undisturbed(), _limits(self.seconds_left):
+            with undisturbed(), _limits(self.seconds_left, self.seconds):
                 started = time.perf_counter()
                 seed = int(torch.randint(2**62, ()))
                 result = answer(*copies)
@@ -104,21 +104,22 @@ def undisturbed() -> Iterator[None]:
 
 # --- the limits -----------------------------------------------------------------------
 @contextmanager
-def _limits(seconds: float) -> Iterator[None]:
+def _limits(seconds: float, in_all: float) -> Iterator[None]:
     """Stop what runs too long or takes too much memory, as far as the system allows.
 
-    Python code is stopped anywhere. A call into C that never returns ends the kernel
-    after three times as long: nothing else can end it. Outside Linux a huge array is
+    seconds: what is left for this run, of `in_all` for the check. Python code is
+    stopped anywhere. A call into C that never returns ends the kernel after three times
+    `in_all`: nothing else can end it. Outside Linux a huge array is
     refused only when the system itself refuses it.
     """
     main = threading.current_thread() is threading.main_thread()
     signals = main and hasattr(signal, "setitimer")
-    with _memory_limit(), _alarm(seconds) if signals else _interrupt(seconds):
+    with _memory_limit(), _alarm(seconds, in_all) if signals else _interrupt(seconds):
         yield
 
 
 @contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
+def _alarm(seconds: float, in_all: float) -> Iterator[None]:
     rounds, done = 0, False
 
     def stop(_signal: int, frame: Any) -> None:
@@ -134,7 +135,7 @@ def _alarm(seconds: float) -> Iterator[None]:
         raise OutOfTime
 
     with suppress(Exception):  # there may be no stderr to write to
-        faulthandler.dump_traceback_later(3 * seconds, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(3 * in_all, exit=True, file=sys.__stderr__)
     tracer, handler = sys.gettrace(), signal.signal(signal.SIGALRM, stop)
     # It rings again and again: whoever catches it once is rung a second time.
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)

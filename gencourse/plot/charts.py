@@ -24,9 +24,6 @@ from gencourse.plot.picture import (
 _DASHES = {"color": GRAY, "lw": 1.5, "ls": (0, (4, 3)), "zorder": 1}
 
 
-# --- numbers and images as they come --------------------------------------------------
-
-
 def _numbers(values, name: str, ndim: int = 1) -> np.ndarray:
     array = torch.as_tensor(values).detach().cpu().double().numpy()
     if array.ndim != ndim or array.size == 0:

@@ -73,9 +73,6 @@ def _text_size(texts: Sequence[str | None] | None, points: float) -> tuple[int, 
     return tuple(np.ceil(np.max([(0, 0), *sizes], axis=0)).astype(int).tolist())
 
 
-# --- images ---------------------------------------------------------------------------
-
-
 def grid(
     images,
     *,

@@ -1,4 +1,4 @@
-"""Pixels on the disk: blocks, caches, and what is damaged or no file at all."""
+"""Pixels on disk: blocks, caches, and errors for damaged files."""
 
 from __future__ import annotations
 

@@ -19,9 +19,6 @@ from gencourse.sources.disk import clear_stale
 OFFLINE = "Without a network: 'digits', 'faces' and folders of images need no download."
 
 
-# ------------------------------------------------------------ downloads, by torchvision
-
-
 @contextlib.contextmanager
 def partial_folder(root: Path) -> Iterator[Path]:
     """A folder of our own in root, gone afterwards with all that is in it."""

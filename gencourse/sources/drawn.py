@@ -8,8 +8,6 @@ from torch import Tensor
 from gencourse.sources.idx import gray_source
 from gencourse.sources.source import Request, Source, rng_for
 
-# ------------ set by set: sources of train and test (or one to split), channels, names
-
 
 def faces_sources(request: Request) -> tuple:
     from gencourse import faces

@@ -1,4 +1,4 @@
-"""Any folder of images: what lies in it, and how it is decoded."""
+"""Any folder of images: which files it holds, and how they are decoded."""
 
 from __future__ import annotations
 
@@ -48,9 +48,6 @@ def photos(paths: list, size: int, channels: int, labels: Tensor | None) -> Sour
 SUFFIXES = tuple(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 # Only these decoders run, whatever a file is called (EPS would start Ghostscript).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-
-# ------------------------------------------------------------------ images in files
 
 
 def list_folder(folder: Path) -> list[dict[Path, str]]:

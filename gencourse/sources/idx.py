@@ -50,9 +50,6 @@ def gray_source(
     return Source(len(images), read, labels, stamp=stamp if cache else None)
 
 
-# ------------------------------------------------------ mnist, its relatives and celeba
-
-
 def idx_set(request, class_name: str) -> list[tuple[Tensor, Tensor]]:
     """Images (n, 28, 28) uint8 and labels (n,), of train and of test."""
     folder = request.root / class_name / "raw"

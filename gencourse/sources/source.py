@@ -1,4 +1,4 @@
-"""What every source of images gives, and how its images are chosen and stored."""
+"""What every source of images provides, and how its images are chosen and stored."""
 
 from __future__ import annotations
 
