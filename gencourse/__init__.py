@@ -18,7 +18,7 @@ flows:
 
 Skip the rest at first reading:
 
-    store     saved models, and the results that come along
+    store     saved models, and the results that come with the course
     plot/     pictures with a text for those who cannot see them
     checks/   the exercises: what is wrong with an answer, hints, progress
     sources/  where images come from: faces, digits, files, folders, downloads

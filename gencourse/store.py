@@ -1,4 +1,4 @@
-"""Models in files: `save(model, path)`, `load(VAE, path)`, and those that come along.
+"""Models in files: `save(model, path)`, `load(VAE, path)`, and the course's own.
 
 Saved models are safetensors files: plain numbers with a description, nothing in them
 is ever executed.
@@ -22,7 +22,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-# --- files ----------------------------------------------------------------------------
 _FORMAT, _VERSION = "gencourse model", "1"
 
 

@@ -1,4 +1,4 @@
-"""The drawing of `plot.map_of_the_course`; may be skipped: nothing else needs it."""
+"""The drawing of `plot.map_of_the_course`; may be skipped at first reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run writes, so that it can go on exactly where it was."""
+"""What a run writes, so that it can resume exactly where it stopped."""
 
 import json
 import os
@@ -17,7 +17,6 @@ from gencourse.scale.request import Problem
 _FORMAT = "gencourse checkpoint 1"
 
 
-# --- checkpoints ----------------------------------------------------------------------
 def snapshot(step: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All that a step needs to go on: tensors, and numbers that JSON can hold."""
     tensors = {f"model.{k}": v for k, v in step.model.state_dict().items()}

@@ -30,7 +30,6 @@ this needs Lightning Fabric, which is not installed here:
 (In the folder of the course: pip install -c constraints.txt -e ".[scale]")"""
 
 
-# --- the command ----------------------------------------------------------------------
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 0 is success, 2 a wrong request, 1 a failed training.
 

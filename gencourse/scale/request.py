@@ -1,4 +1,4 @@
-"""What is asked for on the command line, and what of it cannot be."""
+"""What the command line asks for, and which requests are impossible."""
 
 import argparse
 from pathlib import Path

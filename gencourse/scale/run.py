@@ -25,7 +25,6 @@ from gencourse.scale.share import SharedNoise, share
 STARTER = "GENCOURSE_STARTER"  # tells a process that Fabric starts who started it
 
 
-# --- a run ----------------------------------------------------------------------------
 def run(asked: argparse.Namespace, fabric: Any, stop: "Stop") -> int:
     """Train on all processes; returns the exit code."""
     os.environ[STARTER] = str(os.getpid())

@@ -10,7 +10,6 @@ from torch.overrides import TorchFunctionMode
 from gencourse import steps
 
 
-# --- one step, many devices -----------------------------------------------------------
 def share(step: Any, fabric: Any, noise: "SharedNoise", parts: int) -> None:
     """Let a step work on one share of each batch, in so many parts.
 
