@@ -1,10 +1,11 @@
-"""Slides: turn a lesson into a reveal.js deck. `editions.py slides` writes them.
+"""Turn lessons into reveal.js decks; `python -m tools.publish.editions slides`.
 
-The text is read in blocks; `Deck` decides which of them make a slide;
-`slides/deck.html.j2` and `slides/deck.css` give them their form.
+The text is read in blocks. `Deck` decides which of them make a slide, and
+`slides/deck.html.j2` and `slides/deck.css` decide what a slide looks like.
 """
 
 import ast
+import html
 import importlib.util
 import re
 import shutil
@@ -16,32 +17,16 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 
+from tools.command import Failure
 from tools.publish import notebooks
-from tools.publish.notebooks import Failure
+from tools.publish.notebooks import tags
 
 TEMPLATES = Path(__file__).resolve().parent / "slides"
-
-
-def tags(cell: NotebookNode) -> set[str]:
-    return set(cell.metadata.get("tags", []))
-
-
-def text_of(cell: NotebookNode) -> str:
-    """Return what a code cell printed."""
-    printed = (out.text for out in cell.outputs if out.output_type == "stream")
-    return "".join(printed).strip("\n")
-
 
 # --- reading the text -----------------------------------------------------------------
 
 SENTENCE_END = re.compile(r"(?:(?<=[.?!])|(?<=[.?!][)\"*]))\s+(?=[A-Z$(*`\"])")
 ABBREVIATIONS = re.compile(r"(\bet al|\be\.g|\bi\.e|\bvs|\bFig|& [A-Z]\w+|\bno)\.$")
-# A sentence that begins like this needs the one before it.
-DANGLING = re.compile(
-    r"\(|(This|That|These|Those|It|They|Both|None|Now|One more|One pair|So|But|And|Then"
-    r"|Here|Same|With(out)? (the|room|none|a)|In Jupyter|Be|Remember|Why|How|Keep|Look"
-    r"|Count|Put|We|Judged|Only|Half a|Averaging|Like|Will|Does|Is|The live|A folder)\b"
-)
 
 
 def blocks(source: str) -> list[tuple[str, str]]:
@@ -49,14 +34,14 @@ def blocks(source: str) -> list[tuple[str, str]]:
 
     Kinds: heading, formula, list, table, quote, code, text.
     """
-    found: list[tuple[str, str]] = []
+    done: list[tuple[str, str]] = []
     kind, lines = "", []
 
     def close() -> None:
         nonlocal kind, lines
         text = "\n".join(lines).strip("\n")
         if text.strip():
-            found.append((kind, text))
+            done.append((kind, text))
         kind, lines = "", []
 
     for line in source.splitlines():
@@ -72,7 +57,7 @@ def blocks(source: str) -> list[tuple[str, str]]:
                 close()
         elif re.match(r"#{1,6} ", line):
             close()
-            found.append(("heading", line))
+            done.append(("heading", line))
         elif not bare:
             if kind == "list":
                 lines.append("")
@@ -89,7 +74,7 @@ def blocks(source: str) -> list[tuple[str, str]]:
             kind = kind or new
             lines.append(line if kind in ("list", "code") else bare)
     close()
-    return found
+    return done
 
 
 def kind_of(line: str) -> str:
@@ -124,7 +109,7 @@ def sentences(text: str) -> list[str]:
 
 
 def width(text: str) -> int:
-    """Return about how many letters a line of Markdown takes."""
+    """Estimate how many letters wide a line of Markdown is."""
     text = re.sub(r"\]\([^)]*\)", "", text)
     text = re.sub(
         r"\$([^$]+)\$", lambda m: re.sub(r"\\[a-zA-Z]+|[{}_^ ]", "x", m[1]), text
@@ -133,7 +118,7 @@ def width(text: str) -> int:
 
 
 def height(kind: str, text: str) -> float:
-    """Return about how many lines a block takes on a slide."""
+    """Estimate how many lines a block takes on a slide."""
     if kind == "formula":
         return 3.0
     if kind == "code":
@@ -160,9 +145,9 @@ def plain_heading(text: str) -> str:
 
 ROOM = 12.0  # lines of text on a slide, as `height` counts them
 CLAIM = re.compile(r"[^*/_|[\]]{10,90}")  # words, not code
-# A formula within a line stays together with the comma or period after it.
+# A formula within a line must not be separated from the comma or period after it.
 TIGHT = re.compile(r"((?<!\$)\$[^$]+\$(?!\$)[.,;:?!)]+)")
-HEADLINE, CAPTION = 80, 165  # letters
+HEADLINE = 80  # letters
 READING = ("References",)  # sections without slides
 
 
@@ -179,25 +164,23 @@ class Slide:
     alt: str = ""
     caption: str = ""
     checked: str = ""
-    asked: str = ""  # the paragraph before, in case that it ends with a question
+    before: str = ""  # the paragraph before, which may end with a question
     notes: list[str] = field(default_factory=list)
 
 
 class Deck(Preprocessor):
-    """Turn a lesson into slides: a cell for each, its parts in `metadata.slide`.
+    """Turn a lesson into slides: one cell each, with its parts in `metadata.slide`.
 
     A heading, a figure, a formula, a list with a title and an exercise each make a
     slide; the text around them becomes the notes of the slide before. Tags: `slide`
-    shows a cell that would not be shown, `slide-code` shows the code of a cell, and
-    `skip-slide` leaves a cell out.
+    shows a cell that would otherwise not be shown, `slide-code` shows the code of a
+    cell, and `skip-slide` leaves a cell out.
     """
 
     def preprocess(self, nb, resources):
         self.slides: list[Slide] = []
         self.topic, self.before = "", ""  # the last heading, the last paragraph
         self.named: set[str] = set()  # headlines of figures
-        self.fresh: Slide | None = None  # a figure, if no text came after it yet
-        self.alone = True  # whether it is the only one since the last text
         for cell in nb.cells:
             if tags(cell) & {"skip-slide", "solution", "parameters"}:
                 continue
@@ -219,18 +202,14 @@ class Deck(Preprocessor):
     def finish(self, slide: Slide) -> None:
         if slide.figure:
             self.name_figure(slide)
-            if not slide.caption:
-                slide.caption = fitting(sentences(slide.alt), 190)
+            slide.caption = fitting(sentences(slide.alt), 190)
             slide.notes.insert(0, f"The figure: {slide.alt}")
         if not slide.notes:
             slide.notes = [slide.body or slide.headline]
 
     def add(self, slide: Slide) -> None:
-        slide.asked = self.before
+        slide.before = self.before
         self.slides.append(slide)
-        # Words after two figures speak of both, or of the first.
-        self.alone = self.fresh is None
-        self.fresh = slide if slide.figure else None
         self.before = ""
 
     def note(self, text: str) -> None:
@@ -239,10 +218,10 @@ class Deck(Preprocessor):
             self.slides[-1].notes.append(text)
 
     def name_figure(self, slide: Slide) -> None:
-        """Find a headline: a question just asked, the topic, or what was checked."""
-        asked = sentences(slide.asked)[-1]
-        if asked.endswith("?") and width(asked) <= HEADLINE:
-            slide.headline = asked
+        """Find a headline: a question just question, the topic, or what was checked."""
+        question = sentences(slide.before)[-1]
+        if question.endswith("?") and width(question) <= HEADLINE:
+            slide.headline = question
         elif slide.headline in self.named and CLAIM.fullmatch(slide.checked):
             slide.headline = slide.checked[0].upper() + slide.checked[1:]
             slide.checked = "by a cell of the lesson"
@@ -251,28 +230,27 @@ class Deck(Preprocessor):
     # text
 
     def markdown(self, cell: NotebookNode) -> None:
-        found = blocks(cell.source)
-        if "exercise" in tags(cell) and found[0][1].startswith("### "):
-            self.pages("exercise", plain_heading(found[0][1]), found[1:])
+        parts = blocks(cell.source)
+        if "exercise" in tags(cell) and parts[0][1].startswith("### "):
+            self.pages("exercise", plain_heading(parts[0][1]), parts[1:])
             return
         if "slide" in tags(cell):
-            if found[0][1].startswith("### "):
-                self.topic = plain_heading(found.pop(0)[1])
-            elif found[0][0] == "heading":
-                self.heading(found.pop(0)[1], found)
-            self.pages("list", self.topic, found)
+            if parts[0][1].startswith("### "):
+                self.topic = plain_heading(parts.pop(0)[1])
+            elif parts[0][0] == "heading":
+                self.heading(parts.pop(0)[1], parts)
+            self.pages("list", self.topic, parts)
             return
         lead, skipping = "", False
-        while found:
-            kind, text = found.pop(0)
-            after = found[0] if found else ("", "")
-            caption_for, self.fresh = self.fresh, None
+        while parts:
+            kind, text = parts.pop(0)
+            after = parts[0] if parts else ("", "")
             if kind == "heading":
                 lead, skipping = "", plain_heading(text) in READING
             if skipping:
                 continue
             if kind == "heading":
-                self.heading(text, found)
+                self.heading(text, parts)
             elif kind == "formula":
                 self.formula(text, lead, after)
             elif kind == "table":
@@ -280,39 +258,35 @@ class Deck(Preprocessor):
             elif kind == "quote":
                 self.quote(text)
             elif after[0] == "list" and is_title(text):
-                self.pages("list", text.strip("*"), [found.pop(0)])
+                self.pages("list", text.strip("*"), [parts.pop(0)])
             elif text.startswith("**Questions for yourself.**"):
-                asked = sentences(text.removeprefix("**Questions for yourself.**"))
-                items = "\n".join(f"- {question}" for question in asked)
+                questions = sentences(text.removeprefix("**Questions for yourself.**"))
+                items = "\n".join(f"- {question}" for question in questions)
                 self.pages("list", "Questions for yourself", [("list", items)])
             elif not re.match(r"(Back|Next): \[", text):
-                if caption_for and self.alone and kind == "text":
-                    first = sentences(text)[0]
-                    if width(first) <= CAPTION and not DANGLING.match(first):
-                        caption_for.caption = first.removesuffix(":")
                 self.note(text)
                 lead = pieces_of(kind, text)[-1]
 
-    def heading(self, text: str, found: list[tuple[str, str]]) -> None:
-        """Begin a lesson, a section or, if it has words of its own, a part of one."""
+    def heading(self, text: str, parts: list[tuple[str, str]]) -> None:
+        """Begin a lesson, a section or, if text follows it, a part of a section."""
         self.topic = plain_heading(text)
         level = len(text) - len(text.lstrip("#"))
-        first = found[0][1] if found and found[0][0] == "text" else ""
+        first = parts[0][1] if parts and parts[0][0] == "text" else ""
         if level <= 2:
-            asked = re.fullmatch(r"\*{1,2}([^*].*?[^*])\*{1,2}", first, re.DOTALL)
-            if asked:
-                found.pop(0)
+            question = re.fullmatch(r"\*{1,2}([^*].*?[^*])\*{1,2}", first, re.DOTALL)
+            if question:
+                parts.pop(0)
             kind = "title" if level == 1 else "section"
-            self.add(Slide(kind, self.topic, asked[1] if asked else ""))
-        elif first and not (len(found) > 1 and found[1][0] == "formula"):
+            self.add(Slide(kind, self.topic, question[1] if question else ""))
+        elif first and not (len(parts) > 1 and parts[1][0] == "formula"):
             self.add(Slide("part", self.topic, fitting(sentences(first), 240)))
 
     def formula(self, text: str, lead: str, after: tuple[str, str]) -> None:
         lead = re.sub(r"^\s*([-*]|\d+\.) ", "", lead)
         term = re.match(r"\*\*([^*]+?)[.:]?\*\*[.:]?\s*", lead)
-        said = sentences(lead[term.end() :] if term else lead)
-        said = [sentence for sentence in said if not sentence.startswith("(")]
-        body = f"{fitting(said[::-1], 230, keep=True)}\n\n{stacked(text)}"
+        leading = sentences(lead[term.end() :] if term else lead)
+        leading = [sentence for sentence in leading if not sentence.startswith("(")]
+        body = f"{fitting(leading, 230, reverse=True)}\n\n{stacked(text)}"
         if after[0] == "text" and after[1][0].islower():
             body += "\n\n" + fitting(sentences(after[1]), 170)
         self.add(Slide("formula", term[1] if term else self.topic, body))
@@ -322,15 +296,15 @@ class Deck(Preprocessor):
         title, rest = re.fullmatch(r"(?s)(?:\*\*(.+?)\.?\*\*)?(.*)", words).groups()
         self.pages("part", title or self.topic, [("text", rest.strip())])
 
-    def pages(self, kind: str, title: str, found: list[tuple[str, str]]) -> None:
-        """Lay blocks out on as many slides as they need, evenly."""
+    def pages(self, kind: str, title: str, parts: list[tuple[str, str]]) -> None:
+        """Spread blocks evenly over as many slides as they need."""
         pieces = [
             (what, piece, "\n" if what == "list" and number else "\n\n")
-            for what, text in found
+            for what, text in parts
             for number, piece in enumerate(pieces_of(what, text))
         ]
         heights = [height(what, piece) for what, piece, _ in pieces]
-        # As few slides as possible; among those ways the one with the most even slides.
+        # As few slides as possible, and among these layouts the most even one.
         tries = (filled(heights, ROOM * part / 20) for part in range(1, 21))
         starts = min(tries, key=len)
         pages: list[str] = []
@@ -346,7 +320,7 @@ class Deck(Preprocessor):
     # code
 
     def code(self, cell: NotebookNode) -> None:
-        printed = text_of(cell)
+        printed = notebooks.printed(cell).strip("\n")
         checked = re.findall(r"^ok: (.+(?:\n {4}.+)*)", printed, re.MULTILINE)
         checked = [" ".join(line.split()) for line in checked]
         if "slide-code" in tags(cell):
@@ -362,10 +336,10 @@ class Deck(Preprocessor):
             self.check(checked)
 
     def check(self, checked: list[str]) -> None:
-        """Show the first check after a figure, a formula or code, if it is words."""
+        """Show the first check after a figure, formula or code if it reads as text."""
         slide = self.slides[-1]
         first = not any(note.startswith("Checked: ") for note in slide.notes)
-        near = slide is self.fresh or slide.kind in ("formula", "code")
+        near = not slide.notes if slide.figure else slide.kind in ("formula", "code")
         words = len(re.findall(r"[a-z]{2,}", checked[0])) >= 3
         if first and near and words and len(checked[0]) <= 100:
             if not re.search(r"\[|paragraph", checked[0]):
@@ -375,13 +349,13 @@ class Deck(Preprocessor):
 
 def essential(source: str) -> str:
     """Return the functions that a cell defines, or all of it if it defines none."""
-    found = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
-    parts = [ast.get_source_segment(source, node) or "" for node in found]
+    functions = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
+    parts = [ast.get_source_segment(source, node) or "" for node in functions]
     return "\n\n\n".join(parts) or source
 
 
 def stacked(formula: str) -> str:
-    """Put the parts of a wide formula, which `\\qquad` separates, below each other."""
+    """Stack the parts of a wide formula, which `\\qquad` separates."""
     parts = re.split(r"\\qquad", formula.strip("$"))
     if len(parts) == 1 or width(f"${formula.strip('$')}$") < 50:
         return formula
@@ -390,7 +364,7 @@ def stacked(formula: str) -> str:
 
 
 def filled(heights: list[float], room: float) -> list[int]:
-    """Return which pieces begin a slide if each slide has this room."""
+    """Return the numbers of the pieces that begin a slide with this much room."""
     starts, used = [], room
     for number, needed in enumerate(heights):
         if not starts or used + needed > room:
@@ -404,25 +378,45 @@ def is_title(text: str) -> bool:
     return bool(re.fullmatch(r"\*\*[^*]+\*\*|After this lesson you can", text))
 
 
-def fitting(candidates: list[str], room: int = CAPTION, keep: bool = False) -> str:
-    """Return as many sentences as fit, at least one; `keep`: they come backwards."""
+def fitting(candidates: list[str], room: int, reverse: bool = False) -> str:
+    """Return as many sentences as fit, at least one; `reverse`: from the last one."""
     taken: list[str] = []
-    for sentence in candidates:
+    for sentence in candidates[::-1] if reverse else candidates:
         if taken and sum(map(width, taken)) + width(sentence) > room:
             break
         taken.append(sentence)
-    return " ".join(taken[::-1] if keep else taken)
+    return " ".join(taken[::-1] if reverse else taken)
 
 
 # --- the files ------------------------------------------------------------------------
 
+INDEX = """\
+<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>How machines generate images</title>
+<style>
+body {{ font: 18px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 3rem auto;
+       padding: 0 1rem; color: #222; }}
+ul {{ list-style: none; padding: 0; }}
+li {{ margin: 0 0 1.2rem; }}
+a {{ font-weight: 600; color: #0b5394; }}
+</style>
+<h1>How machines generate images</h1>
+<ul>
+{entries}
+</ul>
+</html>
+"""
 
-def write(paths: list[Path], target: Path) -> None:
-    """Write a deck for each lesson, and a page that links to all of them."""
+
+def slides(folder: Path, target: Path) -> None:
+    """Write a deck for each lesson of a folder, and a page that links to all decks."""
     from jinja2 import FileSystemLoader
 
     target.mkdir(parents=True, exist_ok=True)
-    copy_reveal(target / "reveal")
+    copy_scripts(target)
     exporter = HTMLExporter(
         extra_loaders=[FileSystemLoader(TEMPLATES)],
         template_file="deck.html.j2",
@@ -432,39 +426,53 @@ def write(paths: list[Path], target: Path) -> None:
         },
     )
     exporter.register_preprocessor(Deck, enabled=True)
-    deck = {
-        "css": (TEMPLATES / "deck.css").read_text(encoding="utf-8") + code_colors(),
-        "mathjax": notebooks.mathjax(target),
-    }
+    css = (TEMPLATES / "deck.css").read_text(encoding="utf-8") + code_colors()
     entries = []
-    for path in paths:
+    for path in notebooks.lessons(folder=folder):
         if path.name.startswith("00_"):
             continue
         nb = notebooks.read(path)
         title, question = notebooks.heading(nb)
         nb.metadata["title"] = title
-        page, _ = exporter.from_notebook_node(nb, resources={"deck": deck})
-        name = path.with_suffix(".html").name
-        (target / name).write_text(page, encoding="utf-8")
-        entries.append((name, title, question))
-        print(f"{target / name}: {page.count('<aside')} slides")
-    (target / "index.html").write_text(notebooks.index(entries), encoding="utf-8")
-    print(f"\nOpen {target / 'index.html'} in a browser. Arrow keys, S: notes.")
+        page, _ = exporter.from_notebook_node(nb, resources={"css": css})
+        (target / f"{path.stem}.html").write_text(page, encoding="utf-8")
+        link = f'<a href="{path.stem}.html">{html.escape(title)}</a>'
+        entries.append(f"<li>{link}<br>{html.escape(question)}</li>")
+        print(f"{target / path.stem}.html: {page.count('<aside')} slides")
+    index = target / "index.html"
+    index.write_text(INDEX.format(entries="\n".join(entries)), encoding="utf-8")
+    print(f"\nOpen {index} in a browser. Arrow keys, S: notes.")
 
 
-def copy_reveal(target: Path) -> None:
-    """Copy reveal.js (MIT license) from the package that brings it."""
-    package = importlib.util.find_spec("sphinx_revealjs")
-    if package is None or package.origin is None:
+def copy_scripts(target: Path) -> None:
+    """Copy reveal.js and MathJax, both free, from the packages that bring them."""
+    reveal = static_files("sphinx_revealjs", "_static/revealjs")
+    (target / "reveal").mkdir(exist_ok=True)
+    for name in (
+        "dist/reveal.js",
+        "dist/reveal.css",
+        "plugin/notes/notes.js",
+        "LICENSE",
+    ):
+        shutil.copy(reveal / name, target / "reveal")
+    shutil.copy(reveal / "LICENSE", target / "reveal")
+    shutil.copy(mathjax(), target)
+
+
+def mathjax() -> Path:
+    """Return the one file that draws formulas without a network."""
+    return static_files("sphinx-mathjax-offline", "static/mathjax") / "tex-svg.js"
+
+
+def static_files(package: str, folder: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        name = package.replace("_", "-")
         raise Failure(
-            "reveal.js is missing; it comes with a package. `make slides` installs it, "
-            "or: python -m pip install -c constraints.txt sphinx-revealjs"
+            f"The package {name} is missing. `make slides` and `make html` install it, "
+            f"and so does: python -m pip install -c constraints.txt {name}"
         )
-    source = Path(package.origin).parent / "_static/revealjs"
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ("dist/reveal.js", "dist/reveal.css", "plugin/notes/notes.js"):
-        shutil.copy(source / name, target)
-    shutil.copy(source / "LICENSE", target)
+    return Path(spec.origin).parent / folder
 
 
 def code_colors() -> str:

@@ -2,37 +2,24 @@
 
 python -m tools.publish.editions student    without solutions and outputs, for a class
 python -m tools.publish.editions slides     a reveal.js deck for each lesson
-python -m tools.publish.editions nbgrader   the exercises as assignments of nbgrader
+python -m tools.publish.editions nbgrader   the exercises as nbgrader assignments
 """
 
 import argparse
 import ast
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import nbformat
 from nbconvert.preprocessors import ClearOutputPreprocessor, TagRemovePreprocessor
 from nbformat import NotebookNode
 
-# So that it also runs as a script.
-from tools.publish import deck, notebooks  # noqa: E402
-from tools.publish.deck import sentences, tags  # noqa: E402
-from tools.publish.notebooks import Failure  # noqa: E402
-
-
-def lessons(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.ipynb"))
-    if not found:
-        raise Failure(f"There are no notebooks in {folder}.")
-    return found
-
-
-def slides(folder: Path, target: Path) -> None:
-    """Write a deck for each lesson, and a page that links to all of them."""
-    deck.write(lessons(folder), target)
-
+from tools import command
+from tools.command import Failure
+from tools.publish import deck, notebooks
+from tools.publish.deck import sentences
+from tools.publish.notebooks import lessons, tags
 
 # --- the student edition --------------------------------------------------------------
 
@@ -42,7 +29,7 @@ def student(folder: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     remove = TagRemovePreprocessor(remove_cell_tags={"solution"}, enabled=True)
     clear = ClearOutputPreprocessor(enabled=True)
-    for path in lessons(folder):
+    for path in lessons(folder=folder):
         nb, _ = clear.preprocess(*remove.preprocess(notebooks.read(path), {}))
         nb.cells = [without_solutions(cell) for cell in nb.cells]
         notebooks.write(nb, target / path.name)
@@ -51,7 +38,7 @@ def student(folder: Path, target: Path) -> None:
 
 
 def without_solutions(cell: NotebookNode) -> NotebookNode:
-    """Leave out what the introduction of the exercises says about solutions."""
+    """Remove what the introduction to the exercises says about solutions."""
     if "exercise" in tags(cell) and cell.source.startswith("## "):
         heading, _, text = cell.source.partition("\n\n")
         kept = [s for s in sentences(text) if "solution" not in s.lower()]
@@ -60,7 +47,7 @@ def without_solutions(cell: NotebookNode) -> NotebookNode:
 
 
 def copy_linked(nb: NotebookNode, path: Path, target: Path) -> None:
-    """Copy the files that the text links to, so that the links work there, too."""
+    """Copy the files that the text links to, so that the links still work."""
     for cell in nb.cells:
         if cell.cell_type != "markdown":
             continue
@@ -72,7 +59,7 @@ def copy_linked(nb: NotebookNode, path: Path, target: Path) -> None:
                 raise Failure(
                     f"{path.name} links to {link!r}, which is not a file in the folder "
                     "of the notebooks: students would not have it. Move it there, or "
-                    "name it without a link."
+                    "mention it without a link."
                 )
             (target / link).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path.parent / link, target / link)
@@ -97,8 +84,8 @@ from pathlib import Path
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "gencourse"
 c.CourseDirectory.root = str(Path(__file__).resolve().parent)
-# What students find in the place of the solution.
-c.ClearSolutions.code_stub = {"python": "# Change what stands above this line."}
+# What students find in place of the solution.
+c.ClearSolutions.code_stub = {"python": "# Change the code above this line."}
 c.ExecutePreprocessor.timeout = 300  # seconds for a cell
 '''
 
@@ -106,7 +93,7 @@ c.ExecutePreprocessor.timeout = 300  # seconds for a cell
 def nbgrader(folder: Path, target: Path) -> None:
     """Write an assignment for each lesson with exercises, and nbgrader's settings."""
     made = 0
-    for path in lessons(folder):
+    for path in lessons(folder=folder):
         nb = assignment(notebooks.read(path), path.name)
         if nb is None:
             continue
@@ -124,9 +111,9 @@ def nbgrader(folder: Path, target: Path) -> None:
 
 
 def assignment(nb: NotebookNode, name: str) -> NotebookNode | None:
-    """Return what the exercises need and the exercises; None if there are none.
+    """Return the imports and the exercises of a lesson, or None without exercises.
 
-    The exercises need only what stands before the first section: the imports.
+    The imports are the cells before the first section; exercises need nothing else.
     """
     exercises = [cell for cell in nb.cells if "exercise" in tags(cell)]
     solutions = [cell for cell in nb.cells if "solution" in tags(cell)]
@@ -142,14 +129,14 @@ def assignment(nb: NotebookNode, name: str) -> NotebookNode | None:
         elif called(cell.source, "check"):
             if task is None or not solutions:
                 raise Failure(
-                    f"{name}: there is no task or no solution for\n{cell.source}"
+                    f"{name}: no task or no solution belongs to\n{cell.source}"
                 )
             cells += answer_and_test(task, cell, solutions.pop(0), name)
             task = None
         elif not called(cell.source, "report"):
             cells.append(cell)
     if task is not None or solutions:
-        raise Failure(f"{name}: not every exercise has a task, a starter, a solution")
+        raise Failure(f"{name}: an exercise lacks its task, starter or solution")
     nb.cells = cells
     return ClearOutputPreprocessor(enabled=True).preprocess(nb, {})[0]
 
@@ -167,7 +154,7 @@ def called(source: str, function: str) -> ast.Call | None:
 
 
 def answer_and_test(task, starter, solution, name) -> list[NotebookNode]:
-    """Return the cell to be answered and the cell that grades it."""
+    """Return the cell that students fill in and the cell that grades it."""
     check, solved = called(starter.source, "check"), called(solution.source, "solution")
     title = heading_of(task)
     number = check.args[0].value
@@ -179,7 +166,7 @@ def answer_and_test(task, starter, solution, name) -> list[NotebookNode]:
     kind = re.search("|".join(POINTS), task.source.partition("\n")[2].lower())
     if kind is None:
         known = ", ".join(POINTS)
-        raise Failure(f"{name}, {title!r}: the second line names none of: {known}")
+        raise Failure(f"{name}, {title!r}: the second line must name one of: {known}")
     answer = arguments(starter.source, check)
     best = arguments(solution.source, solved)
     right = before(solution.source, solved)
@@ -231,7 +218,7 @@ def marks(grade_id: str, **given) -> dict:
     } | given
 
 
-EDITIONS = {"student": student, "slides": slides, "nbgrader": nbgrader}
+EDITIONS = {"student": student, "slides": deck.slides, "nbgrader": nbgrader}
 
 
 def main() -> None:
@@ -242,13 +229,10 @@ def main() -> None:
     parser.add_argument(
         "--notebooks", type=Path, default=notebooks.FOLDER, help="another folder"
     )
-    parser.add_argument("--to", type=Path, help="build/ and the edition without")
+    parser.add_argument("--to", type=Path, help="default: build/EDITION")
     args = parser.parse_args()
-    try:
-        EDITIONS[args.edition](args.notebooks, args.to or Path("build") / args.edition)
-    except Failure as failure:
-        sys.exit(str(failure))
+    EDITIONS[args.edition](args.notebooks, args.to or Path("build") / args.edition)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

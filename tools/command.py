@@ -1,0 +1,35 @@
+"""What the tools share: how they fail, run, and write a file."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Failure(Exception):
+    """A tool cannot do its work; the message says why and what to do."""
+
+
+def run(work: Callable[[], None]) -> None:
+    """Run a tool; a failure or Ctrl-C ends it with a message and status 1.
+
+    A terminal or log that cannot show a character gets a `?` in its place.
+    """
+    sys.stdout.reconfigure(errors="replace")
+    try:
+        work()
+    except (Failure, OSError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. A file that was being written is as it was before.")
+
+
+def write(text: str, path: Path) -> None:
+    """Replace the file at once, so that an interrupt leaves the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
