@@ -1,22 +1,27 @@
 """Settings of the web site; `make html` builds it (tools/publish/site.py)."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.publish import site  # noqa: E402
+from tools.publish import deck, site  # noqa: E402
 
 project = "gencourse"
 author = "The gencourse authors"
 html_title = "How machines generate images"
 project_copyright = "The gencourse authors. Code: MIT. Text and figures: CC BY 4.0"
 language = "en"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 templates_path = ["_templates"]
-# Quotation marks and dashes stand in the text as they should be read.
+# The text has the quotation marks and dashes that readers should see.
 smartquotes = False
 
 nb_execution_mode = "off"
@@ -27,15 +32,18 @@ myst_heading_anchors = 3
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+# Arguments are lists, as they are written: several names may share a line.
+napoleon_use_param = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+default_role = "code"
 maximum_signature_line_length = 80
 
-# One file from a package: formulas are drawn without a network.
-package = importlib.util.find_spec("sphinx-mathjax-offline")
-mathjax = Path(package.origin).parent / "static/mathjax/tex-svg.js"
-mathjax_path = mathjax.name
+# Formulas are drawn without a network.
+mathjax_path = deck.mathjax().name
 
 html_theme = "sphinx_book_theme"
-html_static_path = ["_static", str(mathjax)]
+html_static_path = ["_static", str(deck.mathjax())]
 html_css_files = ["course.css"]
 html_js_files = ["course.js"]
 html_copy_source = False
@@ -50,11 +58,11 @@ html_sidebars = {
         "playground-link.html",
     ]
 }
-# The theme writes an error to the console where this is not said.
+# Without this the theme writes an error to the browser's console.
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": html_title},
-    # Without this the search field stands there twice.
+    # Without this the search field appears twice.
     "navbar_persistent": [],
     "use_download_button": False,
     "show_toc_level": 2,
@@ -66,6 +74,7 @@ copybutton_selector = "div.cell_input div.highlight pre, div.highlight-sh pre"
 
 def setup(app):
     def process(app, what, name, obj, options, lines):
-        lines[:] = site.restructured("\n".join(lines)).splitlines()
+        lines[:] = site.docstring("\n".join(lines)).splitlines()
 
-    app.connect("autodoc-process-docstring", process)
+    # Before napoleon, which reads the sections.
+    app.connect("autodoc-process-docstring", process, priority=400)

@@ -3,14 +3,13 @@
 python -m tools.publish.playground --to build/playground.html [--home index.html]
 
 The page holds the weights of the trained VAE's decoder (16 bits each, base64) and needs
-no network and no server. What it looks like and does: docs/playground/template.html.
+no network and no server. Its design and behavior: docs/playground/template.html.
 """
 
 import argparse
 import base64
 import html
 import json
-import os
 import re
 from pathlib import Path
 
@@ -18,26 +17,24 @@ import torch
 from torch import nn
 
 from gencourse import faces, losses, models, store
+from tools import command
+from tools.command import Failure
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "docs/playground/template.html"
-LESSON = "03_vae.html"  # lies beside the home page
+LESSON = "03_vae.html"  # in the folder of the home page
 FACES = 2000
 UNUSED = 0.01  # nats: about what a variance of mu of 0.02 is worth
 LARGEST = 1_000_000
 
 
-class Failure(Exception):
-    """The page cannot be written; the message says why."""
-
-
 def pack(decoder: nn.Module) -> dict:
-    """Shapes and weights of a Decoder (gencourse/nets.py), as the page reads them."""
+    """Return shapes and weights of a `nets.Decoder` as the page reads them."""
     layers = [m for m in decoder.layers if isinstance(m, (nn.Linear, nn.Conv2d))]
     linear, *convolutions = layers
     parts = [part for m in layers for part in (m.weight, m.bias)]
     values = torch.cat([part.detach().float().flatten() for part in parts]).half()
     if not values.isfinite().all():
-        raise Failure("a weight of the decoder is not finite in 16 bits: train it anew")
+        raise Failure("A weight of the decoder is not finite in 16 bits: retrain it.")
     return {
         "latentDim": decoder.latent_dim,
         "grid": decoder.layers[1].unflattened_size[1],
@@ -49,7 +46,7 @@ def pack(decoder: nn.Module) -> dict:
 
 @torch.no_grad()
 def nats(vae: models.VAE) -> list[float]:
-    """KL to the prior of each latent dimension, a mean over faces it has not seen."""
+    """Return the mean KL to the prior of each latent dimension, on unseen faces."""
     total = torch.zeros(vae.settings["latent_dim"], dtype=torch.float64)
     for knobs in faces.sample_knobs(FACES, seed=0x91A7).split(500):
         x = faces.render(knobs, vae.settings["size"])
@@ -70,16 +67,13 @@ def about_unused(unused: list[bool]) -> str:
 
 
 def page(home: str = "index.html") -> str:
-    """The text of the page. home: where its link to the course leads."""
-    try:
-        vae = store.pretrained(models.VAE)
-        template = TEMPLATE.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise Failure(f"the page cannot be made: {error}") from error
-    told = nats(vae)
-    unused = [value < UNUSED for value in told]
+    """Return the text of the page; its link to the course leads to `home`."""
+    vae = store.pretrained(models.VAE)
+    template = TEMPLATE.read_text(encoding="utf-8")
+    kl = nats(vae)
+    unused = [value < UNUSED for value in kl]
     model = pack(vae.decoder) | {
-        "nats": told,
+        "nats": kl,
         "unused": unused,
         "knobs": [list(knob) for knob in faces.KNOBS],
         "sizes": [faces.SMALLEST, faces.LARGEST],
@@ -92,32 +86,16 @@ def page(home: str = "index.html") -> str:
         "faces": f"{FACES:,}",
         "weights": f"{count:,}",
         "unused": about_unused(unused),
-        # "<" would let a text end the element that holds it.
+        # A "<" in a text could end the element that contains it.
         "model": json.dumps(model).replace("<", "\\u003c"),
     }
     unknown = set(re.findall(r"\{\{(\w+)\}\}", template)) ^ values.keys()
     if unknown:
-        raise Failure(f"{TEMPLATE.name} and this tool differ in {sorted(unknown)}")
+        raise Failure(f"{TEMPLATE.name} and this tool differ in {sorted(unknown)}.")
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
     if len(text.encode()) >= LARGEST:
-        raise Failure(f"the page has {len(text.encode()):,} bytes, over {LARGEST:,}")
+        raise Failure(f"The page has {len(text.encode()):,} bytes, over {LARGEST:,}")
     return text
-
-
-def write(text: str, target: Path) -> None:
-    """Replace the file at once, so that an interrupt leaves the old or the new one."""
-    if target.is_dir():
-        raise Failure(f"{target} is a folder: give the name of a file in it")
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise Failure(f"{target} cannot be written: {error}") from error
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -127,16 +105,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--home",
         default="index.html",
         metavar="ADDRESS",
-        help=f"the course's first page, seen from FILE; {LESSON} lies beside it",
+        help=f"the course's first page, seen from FILE; {LESSON} is beside it",
     )
     options = parser.parse_args(arguments)
-    try:
-        text = page(options.home)
-        write(text, options.to)
-    except Failure as failure:
-        parser.exit(1, f"playground: {failure}\n")
+    text = page(options.home)
+    command.write(text, options.to)
     print(f"{options.to}: {len(text.encode()):,} bytes")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

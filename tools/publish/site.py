@@ -19,11 +19,15 @@ from urllib.parse import unquote
 import nbformat
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).resolve().parents[2]
+import gencourse
+from tools import command
+from tools.command import Failure
+from tools.publish import notebooks
+from tools.publish.notebooks import ROOT, tags
+
 BUILD = ROOT / "build"
 SOURCE = BUILD / "site"
 TARGET = BUILD / "html"
-SKIPPED = ("playground", "conf.py", "_static", "_templates")
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^()\s]+)\)")
 NOTATION = "The symbols of this course"
 
@@ -36,21 +40,12 @@ are folded; open one only after a try of your own.
 """
 
 
-class Failure(Exception):
-    """What is missing or wrong in the sources, and where."""
-
-
 # --- reading the course ---------------------------------------------------------------
 
 
-def lessons() -> dict[str, NotebookNode]:
-    """The stored lessons by the names of their files, in order."""
-    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    return {path.name: nbformat.read(path, as_version=4) for path in paths}
-
-
-def tags(cell: NotebookNode) -> list[str]:
-    return cell.metadata.get("tags", [])
+def stored_course() -> dict[str, NotebookNode]:
+    """Return the stored lessons by the names of their files, in order."""
+    return {path.name: notebooks.read(path) for path in notebooks.lessons()}
 
 
 def headings(nb: NotebookNode) -> Iterator[str]:
@@ -63,7 +58,7 @@ def headings(nb: NotebookNode) -> Iterator[str]:
 
 
 def title(nb: NotebookNode) -> str:
-    return next(headings(nb))
+    return notebooks.heading(nb)[0]
 
 
 def slug(heading: str) -> str:
@@ -73,30 +68,30 @@ def slug(heading: str) -> str:
 
 def section(text: str, heading: str) -> str:
     """What stands under a heading of the second level, up to the next one."""
-    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    if found is None:
-        raise Failure(f"there is no section `## {heading}`")
-    return found[1].strip()
+    match = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    if match is None:
+        raise Failure(f"There is no section `## {heading}`")
+    return match[1].strip()
 
 
 # --- links ----------------------------------------------------------------------------
 
 
 def page_of(path: str) -> str | None:
-    """Where a file of the repository is on the site; None if it has no page.
+    """Return the page of a file or folder of the repository; None if it has none.
 
     A link to a file without a page becomes plain text.
     """
     folder, name = posixpath.split(path)
-    stem, suffix = posixpath.splitext(name)
-    if folder == "notebooks" and suffix == ".ipynb":
+    if folder == "notebooks" and name.endswith(".ipynb"):
         return name
     if folder == "notebooks/figures":
         return f"figures/{name}"
-    if path.startswith("gencourse/") and suffix == ".py" and not stem.startswith("_"):
-        return f"api/{path.split('/')[1].removesuffix('.py')}.rst"
-    if folder.startswith("docs") and suffix == ".md":
+    if folder.startswith("docs") and name.endswith(".md"):
         return path.removeprefix("docs/")
+    module = re.fullmatch(r"gencourse/(\w+)\b.*", path)
+    if module and module[1] in module_names():
+        return f"api/{module[1]}.rst"
     return None
 
 
@@ -147,10 +142,10 @@ def dressed(cell: NotebookNode) -> NotebookNode:
         return cell
     shown = {}
     if "solution" in tags(cell):
-        cell.metadata["tags"] = [*tags(cell), "hide-cell"]
+        cell.metadata["tags"].append("hide-cell")
         shown |= {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}
     elif "reveal" in tags(cell):
-        cell.metadata["tags"] = [*tags(cell), "hide-output"]
+        cell.metadata["tags"].append("hide-output")
         shown |= {"code_prompt_show": "Result", "code_prompt_hide": "Result"}
     pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
     if len(pictures) > 1:
@@ -176,7 +171,7 @@ def exercises(nb: NotebookNode) -> list[NotebookNode]:
     return [
         cell
         for cell in nb.cells
-        if {"exercise", "solution"} & set(tags(cell))
+        if {"exercise", "solution"} & tags(cell)
         and not cell.source.startswith(("## ", "checks.report("))
     ]
 
@@ -215,9 +210,9 @@ def lesson_cards() -> str:
     cards = []
     for line in section(readme, "Lessons").splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
-        found = re.fullmatch(r"\[(.+)\]\(notebooks/(.+)\.ipynb\)", cells[0])
-        if found:
-            name, link = found.groups()
+        lesson = re.fullmatch(r"\[(.+)\]\(notebooks/(.+)\.ipynb\)", cells[0])
+        if lesson:
+            name, link = lesson.groups()
             question, reading, running = cells[1:]
             cards.append(
                 f":::{{grid-item-card}} {name}\n:link: {link}\n"
@@ -237,75 +232,45 @@ def notation(course: dict[str, NotebookNode]) -> str:
 
 
 def module_names() -> list[str]:
-    """The public modules in the order in which the package's docstring names them."""
-    sys.path.insert(0, str(ROOT))
-    import gencourse
-
-    def place(name: str) -> int:
-        found = re.search(rf"^ +{name}/? +", gencourse.__doc__, re.M)
-        return found.start() if found else len(gencourse.__doc__)
-
-    return sorted(gencourse.__all__, key=place)
+    """Return the public modules in the order of the package's docstring."""
+    return re.findall(r"^    (\w+)/?  +", gencourse.__doc__, re.M)
 
 
 def module_page(name: str) -> str:
+    """Return the page of a module, or of a folder with all that it offers."""
     line = f"gencourse.{name}"
-    return f"{line}\n{'=' * len(line)}\n\n.. automodule:: {line}\n   :members:\n"
+    page = f"{line}\n{'=' * len(line)}\n\n.. automodule:: {line}\n   :members:\n"
+    if (ROOT / "gencourse" / name).is_dir():
+        page += "   :imported-members:\n"
+    return page
 
 
 # --- docstrings -----------------------------------------------------------------------
 
-STARTS = re.compile(r"(Arguments|Returns|Raises|Source|Taught in)(:?)(?= |$)")
-NAMES = re.compile(r"(?!in:)([a-z]\w*(?:, [a-z]\w*)*): +(?=\S)")
 
+def docstring(text: str) -> str:
+    """Turn a docstring, in Google style but for its formulas, into reStructuredText.
 
-def restructured(text: str) -> str:
-    """Turn one of our docstrings, which is plain text, into reStructuredText.
-
-    Indented paragraphs are code, or the table of modules. A line that begins with
-    `name: ` tells of an argument, one that begins with Returns, Raises, Source or
-    Taught in starts a paragraph.
+    Formulas and names are escaped, `code` and indented examples are not. Sources and
+    lessons get paragraphs of their own, "lesson 02" becomes a link, and the package's
+    table of modules a list of links.
     """
-    blocks: list[str] = []
-    for block in re.split(r"\n\s*\n", text.strip("\n")):
-        if all(line.startswith("    ") for line in block.splitlines()):
-            rows = [
-                re.fullmatch(r" +(\w+)/?  +(.+)", line) for line in block.splitlines()
-            ]
-            if all(rows):
-                modules = [f"- :mod:`~gencourse.{r[1]}`: {inline(r[2])}" for r in rows]
-                block = "\n".join(modules)
-            blocks.append(block if all(rows) else "::\n\n" + block)
-            continue
-        part: list[str] = []
-        for line in block.splitlines():
-            if part and (STARTS.match(line) or NAMES.match(line)):
-                blocks.append(finished(part))
-                part = []
-            part.append(line.strip())
-        blocks.append(finished(part))
-    return "\n\n".join(blocks) + "\n"
+    text = re.sub(r"^    (\w+)/?  +(.+)$", module_line, text, flags=re.M)
+    text = re.sub(r":\n\n(?= {4})", "::\n\n", text)
+    parts = re.split(r"(`[^`]+`|::\n\n(?: {4}.*\n|\n)+)", text + "\n")
+    for number in range(0, len(parts), 2):
+        part = re.sub(r"([*|\\]|_(?!\w))", r"\\\1", parts[number])
+        part = re.sub(r"\b(Source|Taught\s+in): ", r"\n\n**\1**: ", part)
+        parts[number] = re.sub(r"\blesson (0\d)\b", lesson_link, part)
+    return "".join(parts)
 
 
-def finished(lines: list[str]) -> str:
-    text = " ".join(lines)
-    if found := STARTS.match(text):
-        return f"**{found[1]}**{found[2]}{inline(text[found.end() :])}"
-    if found := NAMES.match(text):
-        return f"- **{inline(found[1])}**: {inline(text[found.end() :])}"
-    return inline(text)
+def module_line(match: re.Match) -> str:
+    return f"- `gencourse.{match[1]} <api/{match[1]}.html>`__: {match[2]}"
 
 
-def inline(text: str) -> str:
-    """Escape what reStructuredText would read as markup; `code` becomes ``code``."""
-    parts = re.split(r"`([^`]+)`", text)
-    parts[::2] = [re.sub(r"([*|_\\`])", r"\\\1", part) for part in parts[::2]]
-    parts[1::2] = [f"``{part}``" for part in parts[1::2]]
-    return re.sub(r"\blesson (0\d)\b", lesson_reference, "".join(parts))
-
-
-def lesson_reference(match: re.Match) -> str:
-    (path,) = (ROOT / "notebooks").glob(f"{match[1]}_*.ipynb")
+def lesson_link(match: re.Match) -> str:
+    (path,) = notebooks.lessons(match[1])
     return f":doc:`lesson {match[1]} </{path.stem}>`"
 
 
@@ -314,8 +279,7 @@ def lesson_reference(match: re.Match) -> str:
 
 def prepare(target: Path) -> None:
     """Write everything that Sphinx reads to `target`."""
-    course = lessons()
-    (target / "api").mkdir(parents=True)
+    course = stored_course()
     shutil.copytree(ROOT / "notebooks/figures", target / "figures")
     modules = module_names()
     filled = {
@@ -324,49 +288,32 @@ def prepare(target: Path) -> None:
         "<!-- modules -->": "\n".join(f"api/{name}" for name in modules),
         "<!-- lesson files -->": "\n".join(course),
     }
-    for path in sorted((ROOT / "docs").rglob("*.md")):
-        name = path.relative_to(ROOT / "docs").as_posix()
-        if name.startswith(SKIPPED):
-            continue
+    for path in sorted((ROOT / "docs").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         for mark, words in filled.items():
             text = text.replace(mark, words)
-        text = relink(text, f"docs/{name}", name, course)
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        (target / name).write_text(text, encoding="utf-8")
+        text = relink(text, f"docs/{path.name}", path.name, course)
+        command.write(text, target / path.name)
     for name in modules:
-        (target / f"api/{name}.rst").write_text(module_page(name), encoding="utf-8")
+        command.write(module_page(name), target / f"api/{name}.rst")
     for name in course:
-        nbformat.write(lesson_page(name, course), target / name)
-    nbformat.write(exercise_page(course), target / "exercises.ipynb")
+        notebooks.write(lesson_page(name, course), target / name)
+    notebooks.write(exercise_page(course), target / "exercises.ipynb")
 
 
 def build() -> None:
+    from tools.publish import playground  # loads torch
+
     for folder in (SOURCE, TARGET, BUILD / "doctrees"):
         shutil.rmtree(folder, ignore_errors=True)
     prepare(SOURCE)
     sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
     folders = ["-c", ROOT / "docs", "-d", BUILD / "doctrees", SOURCE, TARGET]
-    playground = [
-        sys.executable,
-        "-m",
-        "tools.publish.playground",
-        "--to",
-        TARGET / "playground.html",
-    ]
-    for command in (sphinx + folders, [*playground, "--home", "index.html"]):
-        done = subprocess.run(command, cwd=ROOT)
-        if done.returncode:
-            raise Failure("the site was not built; see above")
+    if subprocess.run(sphinx + folders, cwd=ROOT).returncode:
+        raise Failure("The site was not built; Sphinx says above what is wrong.")
+    command.write(playground.page("index.html"), TARGET / "playground.html")
     print(f"\nOpen {os.path.relpath(TARGET / 'index.html')} in a browser.")
 
 
-def main() -> None:
-    try:
-        build()
-    except Failure as failure:
-        sys.exit(str(failure))
-
-
 if __name__ == "__main__":
-    main()
+    command.run(build)

@@ -1,4 +1,4 @@
-"""Open the course in JupyterLab. Called by `make lab`; options go to JupyterLab."""
+"""Open the course in JupyterLab: `make lab`. Options are passed to JupyterLab."""
 
 import os
 import secrets
@@ -6,21 +6,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import webbrowser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+REDIRECT = ROOT / "build/open_the_course.html"
 FIRST_PORT = 8888
 START_SECONDS = 120
 
 
 def first_page() -> str:
     """Return the path of the table of contents, or of the first notebook there is."""
-    start = ROOT / "notebooks/00_start_here.ipynb"
-    found = [start] if start.exists() else sorted(ROOT.glob("notebooks/*.ipynb"))
-    return f"/lab/tree/{found[0].relative_to(ROOT).as_posix()}" if found else "/lab"
+    pages = sorted(ROOT.glob("notebooks/*.ipynb"))
+    return f"/lab/tree/{pages[0].relative_to(ROOT).as_posix()}" if pages else "/lab"
 
 
 def free_port(first: int = FIRST_PORT) -> int:
@@ -31,7 +32,7 @@ def free_port(first: int = FIRST_PORT) -> int:
             except OSError:
                 continue
             return port
-    raise SystemExit(f"No free port between {first} and {first + 99}.")
+    sys.exit(f"No free port between {first} and {first + 99}.")
 
 
 def has_display() -> bool:
@@ -46,17 +47,14 @@ def has_display() -> bool:
     return True
 
 
-def command(port: int, browser: bool, options: list[str]) -> list[str]:
-    """Return JupyterLab's command line: quiet, and without asking other hosts."""
-    line = [sys.executable, "-m", "jupyterlab", "--ServerApp.log_level=ERROR"]
-    line += ["--LabApp.log_level=ERROR"]
+def command(port: int, options: list[str]) -> list[str]:
+    """Return JupyterLab's command line: quiet, and without contacting other hosts."""
+    line = [sys.executable, "-m", "jupyterlab", "--no-browser"]
+    line += ["--ServerApp.log_level=ERROR", "--LabApp.log_level=ERROR"]
     line += [f"--ServerApp.port={port}", f"--ServerApp.root_dir={ROOT}"]
     line += [f"--LabApp.default_url={first_page()}"]
     line += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
     line += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    # A browser in a sandbox of its own cannot read a file in a hidden folder.
-    line += ["--ServerApp.use_redirect_file=False"]
-    line += [f"--ServerApp.open_browser={browser}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         line += ["--allow-root"]
     return line + options
@@ -67,42 +65,59 @@ def wait_until_open(port: int, server: subprocess.Popen) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if server.poll() is not None:
-            raise SystemExit("JupyterLab did not start; its own words are above.")
+            sys.exit("JupyterLab did not start; its own message is above.")
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=1).close()
             return
         except OSError:
             time.sleep(0.1)
     server.terminate()
-    raise SystemExit(f"JupyterLab did not answer within {START_SECONDS} s.")
+    sys.exit(f"JupyterLab did not answer within {START_SECONDS} s.")
 
 
-def say_where(port: int, token: str, browser: bool) -> None:
-    address = f"http://localhost:{port}{first_page()}?token={token}"
+def open_browser(address: str) -> None:
+    """Open the address through a file that only its owner can read.
+
+    Other users of this computer see the command line of the browser, and the address
+    contains the token. JupyterLab has such a file too, but in a hidden folder, where
+    browsers that run in a sandbox cannot read it.
+    """
+    REDIRECT.parent.mkdir(exist_ok=True)
+    REDIRECT.touch(mode=0o600)
+    REDIRECT.write_text(f'<meta http-equiv="refresh" content="0; url={address}">\n')
+    # Some browsers return only when they are closed.
+    page = REDIRECT.as_uri()
+    threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
+
+
+def say_where(address: str, port: int, browser: bool) -> None:
     if browser:
         print("The course is opening in your browser; if not, open this address:")
     else:
         print("No browser can be opened from here. Open this address in one:")
     print(f"\n    {address}\n")
     if os.environ.get("SSH_CONNECTION"):
-        print("If the browser is on another computer, run this there first:")
+        print("If the browser is on another computer, first run this there:")
         print(f"    ssh -L {port}:localhost:{port} <this computer>\n")
     print("To stop: save your work, then press Ctrl-C here twice.", flush=True)
 
 
-def main() -> int:
+def main() -> None:
     port, token, browser = free_port(), secrets.token_hex(16), has_display()
-    os.environ["JUPYTER_TOKEN"] = token
-    server = subprocess.Popen(command(port, browser, sys.argv[1:]), cwd=ROOT)
+    os.environ["JUPYTER_TOKEN"] = token  # a command line could be seen by other users
+    server = subprocess.Popen(command(port, sys.argv[1:]), cwd=ROOT)
     # Ctrl-C belongs to JupyterLab, which asks before it stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     wait_until_open(port, server)
-    say_where(port, token, browser)
+    address = f"http://localhost:{port}{first_page()}?token={token}"
+    say_where(address, port, browser)
+    if browser:
+        open_browser(address)
     server.wait()
+    REDIRECT.unlink(missing_ok=True)
     print("JupyterLab has stopped.")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
