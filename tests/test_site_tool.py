@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from tools.command import Failure
 from tools.publish import site
-from tools.setup import extras
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "02_autoencoder.ipynb"
@@ -17,7 +17,7 @@ FILE = f"notebooks/{NAME}"
 
 @pytest.fixture(scope="module")
 def course():
-    return site.lessons()
+    return site.stored_course()
 
 
 def picture(alt):
@@ -75,7 +75,7 @@ def test_links_of_a_page_lead_to_the_lessons(small):
 
 
 def test_a_link_to_a_heading_that_is_gone_is_named(small):
-    with pytest.raises(site.Failure, match=f"{FILE} links to #2-gone.*02 · Small"):
+    with pytest.raises(Failure, match=f"{FILE} links to #2-gone.*02 · Small"):
         site.relink("[a](#2-gone)", FILE, NAME, small)
 
 
@@ -103,7 +103,7 @@ def test_pictures_take_their_texts_along():
     assert dressed.metadata["mystnb"] == {"image": {"alt": "A face that smiles: wide."}}
     assert "mystnb" not in cell.metadata
     cell.outputs *= 2
-    with pytest.raises(site.Failure, match="2 pictures"):
+    with pytest.raises(Failure, match="2 pictures"):
         site.dressed(cell)
 
 
@@ -137,7 +137,7 @@ def test_every_lesson_has_a_card(course):
 
 
 def test_a_missing_section_is_named():
-    with pytest.raises(site.Failure, match="no section `## Lessons`"):
+    with pytest.raises(Failure, match="## Lessons"):
         site.section("# Title\n\n## Other\n", "Lessons")
 
 
@@ -152,30 +152,39 @@ def test_every_module_has_a_page():
 # --- docstrings -----------------------------------------------------------------------
 
 
-def test_docstrings_become_restructuredtext():
-    text = site.restructured(
-        "||x - x_hat||^2, see `nll`.\n\n"
-        "    data = load()\n\n"
-        "x, x_hat: (B, ...), the\nsame shape. s2: one.\nReturns (B,).\n"
-        "Source: A & B 2006, part 3. Taught\nin: lesson 02"
+def test_formulas_and_code_of_docstrings_are_kept():
+    text = site.docstring(
+        "||x - x_hat||^2, see `nll(*x)` and sigma_.\n\n"
+        "Args:\n    x, x_hat: (B, ...), *any* shape.\n\n"
+        "An example follows.\n\n    y = 2 * x\n\n"
+        "Source: A & B 2006, part 3.\nTaught in: lesson 02\n"
     )
-    assert text.split("\n\n") == [
-        r"\|\|x - x\_hat\|\|^2, see ``nll``.",
+    assert re.split(r"\n{2,}", text.strip()) == [
+        r"\|\|x - x_hat\|\|^2, see `nll(*x)` and sigma\_.",
+        "Args:\n    x, x_hat: (B, ...), \\*any\\* shape.",
+        "An example follows.",
         "::",
-        "    data = load()",
-        r"- **x, x\_hat**: (B, ...), the same shape. s2: one.",
-        "**Returns** (B,).",
-        "**Source**: A & B 2006, part 3. "
-        "Taught in: :doc:`lesson 02 </02_autoencoder>`\n",
+        "    y = 2 * x",
+        "**Source**: A & B 2006, part 3.",
+        "**Taught in**: :doc:`lesson 02 </02_autoencoder>`",
     ]
 
 
 def test_the_table_of_modules_becomes_links():
-    text = site.restructured("Read:\n\n    nets      Encoder, Decoder\n    data  load")
-    rows = (
-        "- :mod:`~gencourse.nets`: Encoder, Decoder\n- :mod:`~gencourse.data`: load\n"
-    )
-    assert text == f"Read:\n\n{rows}"
+    text = site.docstring("Read:\n\n    nets      Encoder, Decoder\n    plot/  grid\n")
+    assert text.strip().splitlines()[2:] == [
+        "- :doc:`gencourse.nets </api/nets>`: Encoder, Decoder",
+        "- :doc:`gencourse.plot </api/plot>`: grid",
+    ]
+
+
+def test_a_folder_shows_all_that_it_offers_on_one_page():
+    assert ":imported-members:" in site.module_page("plot")
+    assert ":imported-members:" not in site.module_page("losses")
+    for path in ("gencourse/plot/charts.py", "gencourse/plot", "gencourse/plot/"):
+        assert site.page_of(path) == "api/plot.rst"
+    assert site.page_of("gencourse/losses.py") == "api/losses.rst"
+    assert site.page_of("gencourse/pretrained/vae.safetensors") is None
 
 
 # --- pages written by hand ------------------------------------------------------------
@@ -212,12 +221,3 @@ def test_the_glossary_has_the_words_of_the_course(course):
     assert set(wanted.split()) <= set(chinese)
     assert text.count("[Lesson 0") == len(found)
     site.relink(text, "docs/glossary.md", "glossary.md", course)
-
-
-# --- extras ---------------------------------------------------------------------------
-
-
-def test_extras_are_read_from_pyproject():
-    assert any(line.startswith("myst-nb>=") for line in extras.requirements(["docs"]))
-    with pytest.raises(SystemExit, match="no extra .'wrong'."):
-        extras.requirements(["docs", "wrong"])

@@ -1,160 +1,166 @@
-"""What the Makefile calls: set-up, running, cleaning and publishing lessons."""
+"""What the Makefile calls: set-up, JupyterLab, storing lessons, and how tools fail."""
 
+import ast
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
+import threading
+import webbrowser
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from tools import command
+from tools.command import Failure
 from tools.publish import notebooks
 from tools.setup import lab, setup_env
 
 ROOT = Path(__file__).resolve().parent.parent
-Usage = namedtuple("Usage", "total used free")
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 
 
 # --- set-up ---------------------------------------------------------------------------
 
 
-def test_old_python_is_refused_in_plain_words():
-    with pytest.raises(setup_env.Problem, match=r"Python 3\.9\.1 is too old.*3\.11"):
-        setup_env.check_version((3, 9, 1))
-    setup_env.check_version((3, 11, 0))
+@pytest.mark.parametrize(
+    ("version", "age"), [((3, 9, 1), "too old"), ((3, 14, 0), "too new")]
+)
+def test_an_unsuitable_python_is_refused_with_the_versions_that_work(
+    version, age, monkeypatch
+):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match=rf"3\.11, 3\.12 and 3\.13(.|\n)*{age}"):
+        setup_env.suitable_python(version)
+    assert setup_env.suitable_python((3, 11, 0)) == sys.executable
 
 
-@pytest.mark.parametrize("module", ["venv", "ensurepip"])
-def test_missing_venv_is_explained(module):
-    with pytest.raises(setup_env.Problem, match=rf"`{module}` is missing(.|\n)*-venv"):
-        setup_env.check_venv_module(missing=module)
-
-
-def test_a_full_disk_is_noticed_before(monkeypatch, tmp_path):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9, 8, int(1e9)))
-    with pytest.raises(
-        setup_env.Problem, match=r"1\.0 GB are free(.|\n)*about 2\.5 GB"
-    ):
-        setup_env.check_space(tmp_path)
-    setup_env.check_space(tmp_path, already=2.0)
+def test_another_python_is_used_where_the_first_is_unsuitable(monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda name: {"python3.12": "other"}.get(name))
+    assert setup_env.suitable_python((3, 14, 0)) == "other"
+    assert "3.14" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("output", "reason"),
     [
-        ("ERROR: [Errno 28] No space left on device", "The disk is full"),
+        ("ERROR: [Errno 28] No space left on device", "CPU=1"),
+        ("NewConnectionError: Temporary failure in name resolution", "network"),
         (
-            "Retrying ... NewConnectionError: Temporary failure in name",
-            "did not answer",
-        ),
-        (
-            "connection broken by 'ReadTimeoutError'; no matching distribution",
+            "broken by 'ReadTimeoutError: timed out'\nno matching distribution",
             "network",
         ),
-        (
-            "ERROR: No matching distribution found for torch==2.13.0",
-            "no fitting version",
-        ),
+        ("ERROR: No matching distribution found for torch==2.13.0", "no suitable"),
         ("error: metadata-generation-failed", "make distclean"),
     ],
 )
-def test_failures_of_pip_are_explained(words, says):
-    assert says in setup_env.explain(words)
+def test_failures_of_pip_are_explained(output, reason):
+    assert reason in setup_env.explain(output)
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty folder in which `make_venv` makes an empty .venv at once."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(setup_env, "NEEDED_GB", 0.0)
+def set_up(tmp_path, monkeypatch):
+    """Return `set_up(pip, venv)`: run the script in an empty folder.
 
-    def run(command, **_):
-        assert command[1:3] == ["-m", "venv"]
-        return subprocess.CompletedProcess(command, 0, b"")
+    The statuses and outputs of pip and venv are given; nothing is installed. What was
+    called is in `set_up.lines`.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(setup_env, "VERSIONS", (sys.version_info[:2],))
+    monkeypatch.setattr(sys, "argv", ["setup_env.py"])
+
+    def run(line, **_):
+        set_up.lines.append(line)
+        Path(".venv/bin").mkdir(parents=True, exist_ok=True)
+        return subprocess.CompletedProcess(line, set_up.venv, b"no ensurepip")
+
+    def call(line, **_):
+        if line[1] == "-c":
+            return int(not set_up.works)
+        set_up.lines.append(line)
+        Path(setup_env.PIP_LOG).write_text(set_up.log)
+        return int(bool(set_up.log))
+
+    def set_up(venv=0, log="", works=False):
+        set_up.venv, set_up.log, set_up.works, set_up.lines = venv, log, works, []
+        setup_env.main()
 
     monkeypatch.setattr(subprocess, "run", run)
-    return tmp_path
+    monkeypatch.setattr(subprocess, "call", call)
+    return set_up
 
 
-def test_an_unfinished_set_up_is_redone(folder, capsys):
-    setup_env.make_venv()
-    assert (folder / ".venv/unfinished").exists()
-    (folder / ".venv/half a package").touch()
-    setup_env.make_venv()
-    assert not (folder / ".venv/half a package").exists()
-    assert "was not finished" in capsys.readouterr().out
+def test_only_a_finished_set_up_is_ready(set_up, tmp_path):
+    with pytest.raises(SystemExit, match="network"):
+        set_up(log="ConnectionError")
+    assert not (tmp_path / ".venv/ready").exists()
+    set_up()
+    assert (tmp_path / ".venv/ready").read_text() == f"{tmp_path}\n"
 
 
-def test_a_set_up_whose_python_is_gone_is_redone(folder, capsys):
-    (folder / ".venv").mkdir()
-    (folder / ".venv/ready").touch()
-    (folder / ".venv/old").touch()
-    setup_env.make_venv()
-    assert not (folder / ".venv/old").exists() and not (folder / ".venv/ready").exists()
-    assert "is gone" in capsys.readouterr().out
+def test_a_broken_environment_is_replaced_and_a_working_one_kept(set_up):
+    set_up(works=False)
+    assert "--clear" in set_up.lines[0]
+    set_up(works=True)
+    assert "--clear" not in set_up.lines[0]
 
 
-def test_a_strangers_folder_is_left_alone(folder):
-    (folder / ".venv").mkdir()
-    (folder / ".venv/mine").touch()
-    with pytest.raises(setup_env.Problem, match="did not make"):
-        setup_env.make_venv()
-    assert (folder / ".venv/mine").exists()
+def test_a_python_without_venv_is_explained(set_up):
+    with pytest.raises(SystemExit, match="no ensurepip(.|\n)*install python3-venv"):
+        set_up(venv=1)
 
 
-@pytest.mark.parametrize("error", [setup_env.Problem("no"), KeyboardInterrupt(), None])
-def test_only_a_finished_set_up_is_ready(folder, monkeypatch, error):
-    def install(*_):
-        if error is not None:
-            raise error
+def test_ctrl_c_ends_the_set_up_with_advice(set_up, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(setup_env, "install", install)
-    monkeypatch.setattr(setup_env, "try_imports", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["setup_env.py"])
-    if error is None:
-        setup_env.main()
-        assert (folder / ".venv/ready").read_text() == f"{folder}\n"
-    else:
-        with pytest.raises(SystemExit) as stopped:
-            setup_env.main()
-        assert stopped.value.code not in (0, None)
-        assert not (folder / ".venv/ready").exists()
-    assert (folder / ".venv/unfinished").exists() == (error is not None)
+    monkeypatch.setattr(setup_env, "install", stopped)
+    with pytest.raises(SystemExit, match="same command again"):
+        set_up()
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@needs_make
 @pytest.mark.parametrize(
-    ("script", "says"),
+    ("script", "message"),
     [
-        (None, "Python was not found"),
+        (None, "was not found"),
         ("#!/bin/sh\necho 'Python 3.9 is too old' >&2; exit 1\n", "too old"),
     ],
 )
-def test_make_stops_when_set_up_fails(tmp_path, script, says):
+def test_make_stops_when_set_up_fails(tmp_path, script, message):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    python = tmp_path / "fake-python"
+    python = tmp_path / "a python"
     if script:
         python.write_text(script)
         python.chmod(0o755)
-    done = subprocess.run(
-        ["make", f"PYTHON={python}", "lab"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    line = ["make", f"PYTHON={python}", "lab"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0
-    assert says in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert not (tmp_path / ".venv").exists()
 
 
-def test_the_set_up_can_be_read_by_an_old_python():
+@needs_make
+def test_lessons_are_tested_even_if_a_unit_test_fails(tmp_path):
+    """A stand-in for Python fails in the unit tests and writes down its arguments."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/log\ntest "$3" != tests\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv/ready").write_text(f"{tmp_path}\n")
+    done = subprocess.run(["make", "test"], cwd=tmp_path, capture_output=True)
+    assert done.returncode != 0
+    log = (tmp_path / "log").read_text()
+    assert "-m pytest tests" in log and "-m pytest --nbval" in log
+
+
+def test_an_old_python_can_read_the_set_up():
     source = (ROOT / "tools/setup/setup_env.py").read_text(encoding="utf-8")
-    assert not re.search(r"\bf['\"]|:=|-> |^from __future__", source, re.MULTILINE)
-    assert "match " not in source
+    ast.parse(source, feature_version=(3, 6))
 
 
 # --- JupyterLab -----------------------------------------------------------------------
@@ -170,19 +176,82 @@ def test_without_a_display_no_browser_is_opened(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no root here")
 def test_only_root_is_allowed_as_root(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert "--allow-root" in lab.command(8888, False, [])
+    assert "--allow-root" in lab.command(8888, [])
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert "--allow-root" not in lab.command(8888, False, [])
+    assert "--allow-root" not in lab.command(8888, [])
 
 
 def test_lab_opens_the_table_of_contents(monkeypatch, tmp_path):
     monkeypatch.setattr(lab, "ROOT", tmp_path)
     assert lab.first_page() == "/lab"
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks/01_a.ipynb").touch()
-    assert lab.first_page() == "/lab/tree/notebooks/01_a.ipynb"
     (tmp_path / "notebooks/00_start_here.ipynb").touch()
+    (tmp_path / "notebooks/01_a.ipynb").touch()
     assert lab.first_page() == "/lab/tree/notebooks/00_start_here.ipynb"
+
+
+def test_no_command_line_shows_the_token(monkeypatch, tmp_path):
+    """Other users see command lines: JupyterLab's, and that of the browser."""
+    lines, opened = [], threading.Event()
+
+    class Server:
+        def __init__(self, line, **_):
+            lines.append(" ".join(line))
+
+        def wait(self):
+            assert opened.wait(60)
+            self.page = lab.REDIRECT.read_text(encoding="utf-8")
+            assert os.name == "nt" or lab.REDIRECT.stat().st_mode & 0o077 == 0
+            lines.append(self.page.count("token=0123abc") == 1)
+
+    def browse(address):
+        lines.append(address)
+        opened.set()
+
+    monkeypatch.setattr(sys, "argv", ["lab.py"])
+    monkeypatch.setattr(lab, "REDIRECT", tmp_path / "build/page.html")
+    monkeypatch.setattr(lab, "has_display", lambda: True)
+    monkeypatch.setattr(lab, "wait_until_open", lambda port, server: None)
+    monkeypatch.setattr(lab.secrets, "token_hex", lambda n: "0123abc")
+    monkeypatch.setattr(lab.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(subprocess, "Popen", Server)
+    monkeypatch.setattr(webbrowser, "open", browse)
+    monkeypatch.setenv("JUPYTER_TOKEN", "")
+    lab.main()
+    server, browser, redirected = lines
+    assert redirected and "0123abc" not in server + browser
+    assert "open_browser=True" not in server
+    assert os.environ["JUPYTER_TOKEN"] == "0123abc"
+    assert not lab.REDIRECT.exists()
+
+
+# --- how tools run --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [Failure("no"), OSError("no"), KeyboardInterrupt()])
+def test_a_tool_that_fails_says_why_without_a_traceback(error):
+    def work():
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        command.run(work)
+    assert stopped.value.code in ("no", "") or "Stopped" in stopped.value.code
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    target = tmp_path / "new/page.html"
+    command.write("old", target)
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="no space left"):
+            command.write("new", target)
+    assert [path.read_text() for path in target.parent.iterdir()] == ["old"]
+    command.write("new", target)
+    assert [path.read_text() for path in target.parent.iterdir()] == ["new"]
 
 
 # --- notebooks ------------------------------------------------------------------------
@@ -206,9 +275,7 @@ def lessons(tmp_path, monkeypatch):
             "widgets": {},
         },
         cells=[
-            v4.new_markdown_cell(
-                "# The lesson\n\nWhat is $x$? See [two](02_b.ipynb#c)."
-            ),
+            v4.new_markdown_cell("# The lesson\n\nWhat is $x$? See two."),
             v4.new_code_cell(
                 'SEED = 0\nDATASET = "faces"',
                 metadata={"tags": ["parameters"], "collapsed": True},
@@ -235,7 +302,7 @@ def test_store_runs_cleans_and_is_stable(lessons, capsys):
     assert notebooks.store("01") == []
     assert path.read_bytes() == first
     assert "unchanged" in capsys.readouterr().out
-    assert notebooks.clean_only("") == []
+    assert notebooks.store("", rerun=False) == []
     assert path.read_bytes() == first
 
 
@@ -245,27 +312,25 @@ def test_a_lesson_that_fails_is_left_as_it_was(lessons):
     nb.cells[2].source = "raise ValueError('the eighth knob')"
     nbformat.write(nb, path)
     before = path.read_bytes()
-    with pytest.raises(notebooks.Failure, match="01_a.ipynb stopped(.|\n)*eighth knob"):
+    with pytest.raises(Failure, match="01_a.ipynb stopped(.|\n)*eighth knob"):
         notebooks.store("01")
     assert path.read_bytes() == before
 
 
 def test_an_unknown_lesson_is_named(lessons):
-    with pytest.raises(notebooks.Failure, match=r"07\*\.ipynb"):
+    with pytest.raises(Failure, match=r"07\*\.ipynb"):
         notebooks.store("07")
 
 
-def test_pages_need_no_network(lessons, tmp_path):
-    pytest.importorskip("nbconvert")
-    before = (lessons / "01_a.ipynb").read_bytes()
-    notebooks.pages("", tmp_path / "build")
-    assert (lessons / "01_a.ipynb").read_bytes() == before
-    page = (tmp_path / "build/01_a.html").read_text(encoding="utf-8")
-    assert "<title>The lesson</title>" in page
-    assert 'href="02_b.html#c"' in page
-    assert 'alt="A picture of nothing at all."' in page
-    loaded = re.findall(r"""(?:src|import\()\s*=?\s*["']([^"']*)""", page)
-    assert [a for a in loaded if not a.startswith("data:")] == ["tex-svg.js"]
-    assert (tmp_path / "build/tex-svg.js").stat().st_size > 1_000_000
-    start = (tmp_path / "build/index.html").read_text(encoding="utf-8")
-    assert '<a href="01_a.html">The lesson</a><br>What is $x$? See two.' in start
+def test_a_terminal_that_cannot_show_a_character_ends_no_tool(lessons, tmp_path):
+    target = tmp_path / "B\u00fccher \u56fe"
+    line = [sys.executable, "-m", "tools.publish.editions", "student"]
+    done = subprocess.run(
+        [*line, "--notebooks", lessons, "--to", target],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"B?cher ?" in done.stdout
+    assert (target / "01_a.ipynb").is_file()

@@ -1,5 +1,6 @@
 """What the tools share: how they fail, run, and write a file."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -8,6 +9,13 @@ from pathlib import Path
 
 class Failure(Exception):
     """A tool cannot do its work; the message says why and what to do."""
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """Return a parser that shows a module's docstring as it is written."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def run(work: Callable[[], None]) -> None:

@@ -6,24 +6,23 @@ python -m tools.measure.compare remedies --seconds 45 --seeds 0 1 2 3 4  lesson 
 python -m tools.measure.compare merge                                    comparison.json
 
 Each model gets the same seconds of one core (CPU time of one thread, so that other work
-on the machine takes nothing from it) and writes its row to build/compare at once: an
-interrupted run goes on where it stopped, and two runs with different seeds may go side
-by side. `merge` makes gencourse/pretrained/comparison.json of all rows.
+on the machine takes nothing from it). Its row is written to build/compare at once: an
+interrupted run continues where it stopped, and runs with different seeds may go side by
+side. `merge` turns all rows into gencourse/pretrained/comparison.json.
 """
 
-import argparse
 import datetime
 import json
 import time
-from pathlib import Path
 
 import torch
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
 from gencourse import data, faces, losses, metrics, models, steps, store, train
+from tools import command
+from tools.publish.notebooks import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = ROOT / "build" / "compare"
 SIZE, LATENT_DIM, N_TRAIN, N_JUDGED, S2 = 32, 10, 20_000, 300, 0.4
 AE_BATCH, GAN_BATCH = 16, 32
@@ -37,7 +36,11 @@ REMEDIES = {
 
 
 def train_for(step, images, batch_size, seconds, seed, late=None) -> int:
-    """Images seen until the thread has worked so long; `late(step)` at four fifths."""
+    """Train for seconds of CPU time and return the number of images seen.
+
+    Args:
+        late: Called with the step once, after four fifths of the time.
+    """
     spent, seen = 0.0, 0
     batches = images.batches(batch_size, seed=seed, drop_last=True)
     while True:
@@ -54,7 +57,7 @@ def train_for(step, images, batch_size, seconds, seed, late=None) -> int:
 
 
 def small_steps(step) -> None:
-    """An eighth of the learning rate, for every optimizer of the step."""
+    """Divide the learning rate of every optimizer of the step by eight."""
     for optimizer in vars(step).values():
         if isinstance(optimizer, torch.optim.Optimizer):
             for group in optimizer.param_groups:
@@ -62,7 +65,7 @@ def small_steps(step) -> None:
 
 
 def measure(samples, real, x_hat=None) -> dict:
-    """Everything that lesson 05 lists, for samples (N_JUDGED, 3, 32, 32)."""
+    """Return what lesson 05 lists, for samples and x_hat of shape (N, 3, 32, 32)."""
     x, knobs = real.test[:N_JUDGED], real.test.knobs[:N_JUDGED]
     judged = faces.project(samples)
     sharp = metrics.sharpness(x).mean()
@@ -83,7 +86,7 @@ def measure(samples, real, x_hat=None) -> dict:
 
 
 def family(name: str, seconds: float, seed: int) -> list[dict]:
-    """The rows of one family; the autoencoder gives two."""
+    """Train and measure one family; the autoencoder gives two rows."""
     real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
     train.seed_everything(seed)
     rng = torch.Generator().manual_seed(seed)
@@ -113,8 +116,8 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
         "GAN": (models.GAN, {"minibatch_std": True}, steps.GANStep, GAN_BATCH),
     }[name]
     model = model_class(LATENT_DIM, SIZE, **options)
-    how = {"ema": 0.998} if name == "GAN" else {"betas": (0.9, 0.99)}
-    step = step_class(model, **how)
+    settings = {"ema": 0.998} if name == "GAN" else {"betas": (0.9, 0.99)}
+    step = step_class(model, **settings)
     seen = train_for(step, real.train, batch, seconds, seed, small_steps)
     drawing = model.generator if name == "GAN" else model.decoder
     common |= {
@@ -151,7 +154,7 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
 
 
 def remedy(name: str, seconds: float, seed: int) -> list[dict]:
-    """A GAN with one remedy, without the small steps of the end."""
+    """Train and measure a GAN with one remedy, without small steps at the end."""
     real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
     train.seed_everything(seed)
     in_model, in_step = REMEDIES[name]
@@ -165,7 +168,7 @@ def remedy(name: str, seconds: float, seed: int) -> list[dict]:
 
 
 def variance(s2: float, seconds: float, seed: int) -> list[dict]:
-    """A VAE with another decoder variance, trained from the start."""
+    """Train and measure a VAE with another decoder variance."""
     real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
     train.seed_everything(seed)
     model = models.VAE(LATENT_DIM, SIZE, s2=s2)
@@ -186,10 +189,11 @@ def variance(s2: float, seconds: float, seed: int) -> list[dict]:
 
 
 def merge() -> None:
-    found = {"families": [], "variances": [], "remedies": []}
+    """Write all rows, with the commands that made them, to comparison.json."""
+    tables = {"families": [], "variances": [], "remedies": []}
     for path in sorted(ROWS.glob("*.json")):
-        found[path.name.split(" ")[0]] += json.loads(path.read_text())
-    for rows in found.values():
+        tables[path.name.split(" ")[0]] += json.loads(path.read_text())
+    for rows in tables.values():
         for row in rows:
             for key, value in row.items():
                 row[key] = float(f"{value:.4g}") if isinstance(value, float) else value
@@ -197,14 +201,14 @@ def merge() -> None:
     settings |= {"judged": N_JUDGED, "s2": S2, "torch": torch.__version__.split("+")[0]}
     commands = [line for line in __doc__.splitlines() if line.startswith("python ")]
     content = {"date": datetime.date.today().isoformat(), "commands": commands}
-    content |= {"settings": settings} | found
+    content |= {"settings": settings} | tables
     path = store.PRETRAINED / "comparison.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(path.relative_to(ROOT), {name: len(rows) for name, rows in found.items()})
+    print(path.relative_to(ROOT), {name: len(rows) for name, rows in tables.items()})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument("what", choices=("families", "variances", "remedies", "merge"))
     parser.add_argument("--seconds", type=float, default=360)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -230,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

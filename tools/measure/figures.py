@@ -1,9 +1,9 @@
-"""Make the pictures of README and pages anew, in notebooks/figures.
+"""Draw the pictures of README and the pages again, in notebooks/figures.
 
 python -m tools.measure.figures
 
 faces.png turns each knob; comparison.png is the output of a cell of lesson 05; and
-larger.png shows what the two stored models of 64 x 64 pixels draw, whose numbers are
+larger.png shows samples of the two stored models of 64 x 64 pixels. Their quality is
 printed for docs/scaling.md.
 """
 
@@ -13,6 +13,7 @@ import torch
 
 from gencourse import data, faces, metrics, plot, store
 from gencourse.models import GAN, VAE
+from tools import command
 from tools.publish import notebooks
 
 FIGURES = notebooks.FOLDER / "figures"
@@ -29,18 +30,18 @@ def knobs_turned() -> plot.Picture:
 
 
 def stored_output(lesson: str, beginning: str) -> bytes:
-    """The picture of this lesson whose text begins so."""
+    """Return the picture of a lesson whose text begins with these words."""
     (path,) = notebooks.lessons(lesson)
     for cell in notebooks.read(path).cells:
         for output in cell.get("outputs", []):
-            found = output.get("data", {})
-            if "".join(found.get("text/plain", "")).startswith(beginning):
-                return base64.b64decode(found["image/png"])
-    raise notebooks.Failure(f"{path.name} shows no picture '{beginning} ...'")
+            shown = output.get("data", {})
+            if shown.get("text/plain", "").startswith(beginning):
+                return base64.b64decode(shown["image/png"])
+    raise command.Failure(f"{path.name} shows no picture '{beginning} ...'")
 
 
 def larger() -> plot.Picture:
-    """Samples of the stored models of 64 x 64 pixels; prints how good they are."""
+    """Draw samples of the stored models of 64 x 64 pixels; print how good they are."""
     real = data.load("faces", 64, train_size=1, test_size=2 * N_JUDGED).test
     rows = {"real faces": real[N_JUDGED:]}
     for model_class in (VAE, GAN):
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,13 +1,11 @@
-"""How long each lesson takes, its slowest cells, its memory: Markdown on the screen.
+"""How long each lesson takes, its slowest cells and its memory: a table in Markdown.
 
 python -m tools.measure.lessons            one after the other
-python -m tools.measure.lessons --at-once  lessons 02 to 05 at the same time, too
+python -m tools.measure.lessons --at-once  then lessons 02 to 05 at the same time
 
-The lessons run in copies; nothing is stored. Memory is the kernel's peak (Linux only).
+The lessons run in memory; nothing is stored. Memory is the kernel's peak (Linux only).
 """
 
-import argparse
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +16,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from tools import command
+from tools.measure import timing
 from tools.publish import notebooks
 
 SLOWEST = 5
@@ -25,7 +25,7 @@ AT_ONCE = ("02", "03", "04", "05")
 
 
 def peak_memory(client: NotebookClient) -> float:
-    """The most memory that the kernel has had, in MiB; NaN where nobody tells."""
+    """Return the most memory that the kernel has had, in MiB; NaN where unknown."""
     try:
         pid = client.km.provisioner.process.pid
         status = Path(f"/proc/{pid}/status").read_text()
@@ -63,41 +63,41 @@ def measure(path: Path) -> tuple[float, float, list[tuple[float, int, str]]]:
 
 
 def one_by_one(paths: list[Path]) -> dict[str, float]:
-    print("| lesson | seconds | peak memory, MiB | slowest cells (seconds) |")
-    print("| --- | --- | --- | --- |")
+    """Run lessons one after the other, print a row for each, and return seconds."""
+    timing.header("lesson", "seconds", "peak memory, MiB", "slowest cells (seconds)")
     taken = {}
     for path in paths:
         seconds, memory, slowest = measure(path)
         taken[path.name] = seconds
         cells = "; ".join(f"`{line[:40]}` {s:.1f}" for s, _, line in slowest)
-        print(
-            f"| {path.stem[:2]} | {seconds:.0f} | {memory:.0f} | {cells} |", flush=True
-        )
+        timing.row(path.stem[:2], f"{seconds:.0f}", f"{memory:.0f}", cells)
     return taken
 
 
 def at_once(paths: list[Path]) -> tuple[float, list[float]]:
-    """Run lessons at the same time, each in a process of its own: seconds, MiB of each.
+    """Run lessons at the same time, each in a process of its own.
 
-    Raises notebooks.Failure with the output of the lessons that failed.
+    Returns:
+        The seconds until all have finished, and the peak memory of each in MiB.
+
+    Raises:
+        Failure: A lesson failed; the message is its output.
     """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         runs, logs = [], [Path(folder) / path.stem for path in paths]
         for path, log in zip(paths, logs, strict=True):
-            command = [sys.executable, "-m", "tools.measure.lessons", path.stem[:2]]
+            line = [sys.executable, "-m", "tools.measure.lessons", path.stem[:2]]
             with open(log, "w") as file:
                 runs.append(
-                    subprocess.Popen(
-                        command, cwd=notebooks.ROOT, stdout=file, stderr=file
-                    )
+                    subprocess.Popen(line, cwd=notebooks.ROOT, stdout=file, stderr=file)
                 )
         codes = [run.wait() for run in runs]
         texts = [log.read_text() for log in logs]
     seconds = time.perf_counter() - start
     if any(codes):
         shown = [text for code, text in zip(codes, texts, strict=True) if code]
-        raise notebooks.Failure("\n".join(shown))
+        raise command.Failure("\n".join(shown))
     rows = [
         re.findall(r"^\| \d.*", text, re.MULTILINE)[-1].split("|") for text in texts
     ]
@@ -105,14 +105,11 @@ def at_once(paths: list[Path]) -> tuple[float, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("lesson", nargs="?", default="", help="02, say; all without")
+    parser = command.parser(__doc__)
+    parser.add_argument("lesson", nargs="?", default="", help="02, say; default: all")
     parser.add_argument("--at-once", action="store_true")
     options = parser.parse_args()
-    load = f"load {os.getloadavg()[0]:.1f}, " if hasattr(os, "getloadavg") else ""
-    print(f"{load}{os.cpu_count()} cores\n")
+    print(f"{timing.machine()}\n")
     paths = notebooks.lessons(options.lesson)
     alone = one_by_one(paths)
     if options.at_once:
@@ -127,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,20 +1,20 @@
-"""Seconds of training until a given quality: Markdown on the screen, for the docs.
+"""Seconds of training until a given quality: tables in Markdown, for the docs.
 
 python -m tools.measure.quality [--seeds 3] [--limit 45] [--data-root FOLDER]
 
-A VAE until given ELBOs on handwriting, an autoencoder until given errors on faces; both
-on images that were not trained on. The course's way (`train.fit` and the steps, as they
-come; once with the batch of 16 and the single thread of the lessons) runs in turns with
-the common way of tools/measure/speed.py: the same network, once with Adam's usual rate
-and once with ours, and the 784-400-20 network of many tutorials. The clock stands still
-while the quality is measured. If pythae is installed (pip install pythae), its models
-and its trainer run too.
+A VAE trains until it reaches given ELBOs on handwriting, and an autoencoder until it
+reaches given errors on faces, both on images that were not trained on. The course's way
+(`train.fit` and the steps with their defaults; once with the batch of 16 and the single
+thread of the lessons) runs in turns with the common way of tools/measure/speed.py: the
+same network, with Adam's usual rate and with ours, and the 784-400-20 network of many
+tutorials. The clock stops while the quality is measured. If pythae is installed (pip
+install pythae), its models and its trainer run too.
 
-The handwriting is MNIST if it is in the data folder, and scikit-learn's digits if not,
-made black and white, so that the Bernoulli likelihood is one and its ELBO a bound.
+The handwriting is MNIST if it is in the data folder, and scikit-learn's digits if not.
+It is made black and white, so that the Bernoulli likelihood is a likelihood and its
+ELBO a bound.
 """
 
-import argparse
 import contextlib
 import importlib.util
 import io
@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from gencourse import data, losses, train
 from gencourse.models import VAE, Autoencoder
 from gencourse.steps import AutoencoderStep, VAEStep
-from tools.measure import speed
+from tools import command
+from tools.measure import speed, timing
 
 BATCH = 128
 # Where to stop the clock: nats per digit, and squared error per face.
@@ -41,7 +42,7 @@ ERRORS = (60, 30, 15, 10)
 
 
 class Race:
-    """Seconds until each target, which is reached from above."""
+    """A stopwatch: the seconds until a quality falls to each target."""
 
     def __init__(self, targets: tuple[int, ...], limit: float) -> None:
         self.targets, self.limit = targets, limit
@@ -49,7 +50,7 @@ class Race:
         self.seconds, self.epochs, self.start = 0.0, 0, time.perf_counter()
 
     def lap(self, quality: Callable[[], float]) -> bool:
-        """Stop the clock, measure, start it again; True when the race is over."""
+        """Stop the clock, measure, start it again; return whether the race is over."""
         self.seconds += time.perf_counter() - self.start
         self.epochs += 1
         value = quality()
@@ -74,7 +75,7 @@ def negative_elbo(
     encode: Callable[[Tensor], tuple[Tensor, Tensor]],
     logits: Callable[[Tensor], Tensor],
 ) -> float:
-    """Nats per image, with one draw of z from a generator that is always the same."""
+    """Return nats per image, with one draw of z from the same generator every time."""
     total, rng = 0.0, torch.Generator().manual_seed(0)
     for part in x.split(500):
         mu, logvar = encode(part)
@@ -86,12 +87,12 @@ def negative_elbo(
 
 @torch.no_grad()
 def error(x: Tensor, reconstruct: Callable[[Tensor], Tensor]) -> float:
-    """Squared error per image."""
+    """Return the squared error per image."""
     parts = [losses.squared_error(p, reconstruct(p)).sum() for p in x.split(500)]
     return sum(part.item() for part in parts) / len(x)
 
 
-# --- who runs -------------------------------------------------------------------------
+# --- the contestants ------------------------------------------------------------------
 def ours(
     step: Callable,
     images: data.Images,
@@ -99,7 +100,7 @@ def ours(
     quality: Callable,
     batch: int = BATCH,
 ) -> None:
-    batches = images.to(speed.DEVICE).batches(batch)
+    batches = images.to(timing.DEVICE).batches(batch)
     threads = torch.get_num_threads()
     torch.set_num_threads(threads if batch == BATCH else 1)  # as in the lessons
     try:
@@ -116,7 +117,7 @@ def common(step: Callable, images: data.Images, race: Race, quality: Callable) -
 def pythae(
     model: nn.Module, images: data.Images, race: Race, quality: Callable
 ) -> None:
-    """A public library: its trainer with our batch size, learning rate 0.001."""
+    """Run a public library's trainer, with our batch size and its rate of 0.001."""
     from pythae.data.datasets import BaseDataset
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
     from pythae.trainers.training_callbacks import TrainingCallback
@@ -139,7 +140,7 @@ def pythae(
             num_epochs=10_000,
             learning_rate=1e-3,
             per_device_train_batch_size=BATCH,
-            no_cuda=speed.DEVICE.type == "cpu",
+            no_cuda=timing.DEVICE.type == "cpu",
             seed=torch.initial_seed() % 2**32,
         )
         rows = BaseDataset(images[:].contiguous(), torch.zeros(len(images)))
@@ -149,28 +150,28 @@ def pythae(
 
 
 def vae_contest(images: data.Images, test: Tensor) -> dict[str, Callable]:
-    """Name -> run(race), each with a new model."""
+    """Return run(race) for each name; every run trains a new model."""
     shape = {"size": 28, "channels": 1, "latent_dim": 20}
-    x = test.contiguous().to(speed.DEVICE)
+    x = test.contiguous().to(timing.DEVICE)
 
     def of(model: nn.Module, logits: Callable | None = None) -> Callable[[], float]:
         return lambda: negative_elbo(x, model.encode, logits or model.decoder)
 
     def course(race: Race, batch: int) -> None:
-        model = VAE(**shape).to(speed.DEVICE)
+        model = VAE(**shape).to(timing.DEVICE)
         ours(VAEStep(model, likelihood="bernoulli"), images, race, of(model), batch)
 
     def usual(race: Race, lr: float) -> None:
         model = VAE(**shape)
-        model.to(speed.DEVICE, memory_format=torch.contiguous_format)
+        model.to(timing.DEVICE, memory_format=torch.contiguous_format)
         common(speed.common_vae(model, lr), images, race, of(model))
 
     def course_mlp(race: Race) -> None:
-        model = speed.MlpVAE().to(speed.DEVICE)
+        model = speed.MlpVAE().to(timing.DEVICE)
         ours(VAEStep(model, likelihood="bernoulli"), images, race, of(model))
 
     def usual_mlp(race: Race) -> None:
-        model = speed.MlpVAE().to(speed.DEVICE)
+        model = speed.MlpVAE().to(timing.DEVICE)
         common(speed.common_vae(model), images, race, of(model))
 
     def peer(race: Race) -> None:
@@ -200,15 +201,15 @@ def vae_contest(images: data.Images, test: Tensor) -> dict[str, Callable]:
 
 
 def autoencoder_contest(images: data.Images, test: Tensor) -> dict[str, Callable]:
-    test = test.to(speed.DEVICE)
+    test = test.to(timing.DEVICE)
 
     def course(race: Race, batch: int) -> None:
-        model = Autoencoder(latent_dim=16).to(speed.DEVICE)
+        model = Autoencoder(latent_dim=16).to(timing.DEVICE)
         ours(AutoencoderStep(model), images, race, lambda: error(test, model), batch)
 
     def usual(race: Race, lr: float) -> None:
         model = Autoencoder(latent_dim=16)
-        model.to(speed.DEVICE, memory_format=torch.contiguous_format)
+        model.to(timing.DEVICE, memory_format=torch.contiguous_format)
         step = speed.common_autoencoder(model, lr)
         common(step, images, race, lambda: error(test, model))
 
@@ -234,25 +235,26 @@ def autoencoder_contest(images: data.Images, test: Tensor) -> dict[str, Callable
 
 # --- tables ---------------------------------------------------------------------------
 def contest(
-    title: str, targets: tuple, contestants: dict[str, Callable], options
+    title: str,
+    targets: tuple,
+    contestants: dict[str, Callable],
+    seeds: int,
+    limit: float,
 ) -> None:
-    """Let all run in turns, once for each seed, and print the medians."""
+    """Let all contestants run in turns, once for each seed, and print the medians."""
     if importlib.util.find_spec("pythae") is None:
         contestants.pop("pythae")
     races: dict[str, list[Race]] = {name: [] for name in contestants}
-    for run in contestants.values():  # caches and thread pools
+    for run in contestants.values():  # fills caches and starts thread pools
         run(Race(targets, limit=0.5))
     order = list(contestants)
-    for seed in range(options.seeds):
+    for seed in range(seeds):
         for name in order:
             train.seed_everything(seed)
-            races[name].append(Race(targets, options.limit))
-            with contextlib.suppress(train.TrainingDiverged):  # did not get there
+            races[name].append(Race(targets, limit))
+            with contextlib.suppress(train.TrainingDiverged):  # it misses its targets
                 contestants[name](races[name][-1])
-        order = order[2:] + order[:2]  # nobody is always first
-    columns = " | ".join(f"{target:g}" for target in targets)
-    print(f"\n| {title} | an epoch | {columns} |")
-    print("| --- | --- |" + " --- |" * len(targets))
+        order = order[2:] + order[:2]  # so that nobody is always first
     medians = {
         name: [
             statistics.median(race.reached.get(target, math.inf) for race in runs)
@@ -260,57 +262,57 @@ def contest(
         ]
         for name, runs in races.items()
     }
+    print()
+    timing.header(title, "an epoch", *targets)
     for name, seconds in medians.items():
         epoch = statistics.median(race.seconds / race.epochs for race in races[name])
         cells = []
         for taken, ours in zip(seconds, medians["the course"], strict=True):
             ratio = f" ({taken / ours:.1f})" if math.isfinite(ours) else ""
-            late = f"not in {options.limit:.0f}"
+            late = f"not in {limit:.0f}"
             cells.append(f"{taken:.1f}{ratio}" if math.isfinite(taken) else late)
-        print(f"| {name} | {epoch:.2f} | {' | '.join(cells)} |", flush=True)
+        timing.row(name, f"{epoch:.2f}", *cells)
+
+
+def handwriting(root: Path | None) -> data.Dataset:
+    """Return MNIST if it is in the data folder, and scikit-learn's digits if not."""
+    sizes = {"train_size": 8000, "test_size": 2000}
+    try:
+        return data.load("mnist", 28, root=root, download=False, **sizes)
+    except FileNotFoundError:
+        return data.load("digits", 28)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=45, help="seconds for each run")
     parser.add_argument("--data-root", type=Path, help="folder that holds MNIST/raw")
     options = parser.parse_args()
     print(
-        f"{speed.machine()}; medians of {options.seeds} seeds, batch {BATCH}; in "
+        f"{timing.machine()}; medians of {options.seeds} seeds, batch {BATCH}; in "
         "brackets: the median over that of the course"
     )
     started = time.perf_counter()
-    try:
-        found = data.load(
-            "mnist",
-            28,
-            train_size=8000,
-            test_size=2000,
-            root=options.data_root,
-            download=False,
-        )
-    except FileNotFoundError:
-        found = data.load("digits", 28)
-    images = data.Images((found.train[:] > 0.5).float())
-    test = (found.test[:] > 0.5).float()
+    digits = handwriting(options.data_root)
+    images = data.Images((digits.train[:] > 0.5).float())
     contest(
-        f"VAE on {len(images):,} of {found.name}: seconds to an ELBO of minus",
-        NATS[found.name],
-        vae_contest(images, test),
-        options,
+        f"VAE on {len(images):,} of {digits.name}: seconds to an ELBO of minus",
+        NATS[digits.name],
+        vae_contest(images, (digits.test[:] > 0.5).float()),
+        options.seeds,
+        options.limit,
     )
-    found = data.load("faces", 32, train_size=8000, test_size=1000)
+    drawn = data.load("faces", 32, train_size=8000, test_size=1000)
     contest(
         "autoencoder on 8,000 faces: seconds to a squared error of",
         ERRORS,
-        autoencoder_contest(found.train, found.test[:]),
-        options,
+        autoencoder_contest(drawn.train, drawn.test[:]),
+        options.seeds,
+        options.limit,
     )
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

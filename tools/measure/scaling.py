@@ -1,13 +1,12 @@
-"""How the cost of training grows: Markdown on the screen, for docs/benchmarks.md.
+"""How the cost of training grows: tables in Markdown, for docs/benchmarks.md.
 
 python -m tools.measure.scaling [--runs 3] [--images 512]
 
 Throughput against the common way (speed.py) for each family, image size and batch
-size; the share of the time outside the model; fitted exponents; and how near the steps
-come to the machine's matrix rate. What is compared runs in turns within one process.
+size; the share of the time outside the model; fitted exponents; and how close the steps
+come to the speed of matrix products on this machine.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from gencourse import data, train
 from gencourse.models import GAN, VAE, Autoencoder
 from gencourse.steps import AutoencoderStep, GANStep, VAEStep
-from tools.measure import speed
+from tools import command
+from tools.measure import speed, timing
+from tools.measure.timing import DEVICE, median_seconds, ratio
 
 FAMILIES = {
     "AE": (Autoencoder, AutoencoderStep, speed.common_autoencoder),
@@ -35,55 +36,53 @@ def images_of(size: int, channels: int, n: int) -> data.Images:
 
 
 def throughput(runs: int, n: int) -> None:
-    print("| family | images | batch | images/s | times the common way | outside |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    larger = ((128, 3),) if speed.DEVICE.type == "cuda" else ()
+    timing.header(
+        "family", "images", "batch", "images/s", "times the common way", "outside"
+    )
+    larger = ((128, 3),) if DEVICE.type == "cuda" else ()
     for size, channels in SIZES + larger:
         images = images_of(size, channels, n)
         for name, (model_class, make_step, make_common) in FAMILIES.items():
             for batch in BATCHES:
                 shape = {"size": size, "channels": channels}
-                step = make_step(model_class(**shape).to(speed.DEVICE))
+                step = make_step(model_class(**shape).to(DEVICE))
                 plain = model_class(**shape).to(
-                    speed.DEVICE, memory_format=torch.contiguous_format
+                    DEVICE, memory_format=torch.contiguous_format
                 )
                 common = make_common(plain)
                 loader = speed.data_loader(images[:], batch)
-                ready = images.to(speed.DEVICE)
+                ready = images.to(DEVICE)
                 batches, fixed = ready.batches(batch), ready[:batch]
                 steps = max(1, n // batch)
-                ours, theirs, bare = speed.seconds_in_turns(
+                ours, theirs, bare = timing.seconds_in_turns(
                     runs,
                     lambda s=step, b=batches: train.fit(s, b, epochs=1),
                     lambda c=common, d=loader: [c(x) for x, _ in d],
                     lambda s=step, x=fixed, k=steps: [s(x) for _ in range(k)],
                 )
-                rate = n / statistics.median(ours)
-                gain = speed.ratio(theirs, ours)
-                outside = 100 * (1 - 1 / speed.ratio(ours, bare))
-                kind = f"{channels} x {size} x {size}"
-                row = f"{rate:,.0f} | {gain:.2f} | {outside:.0f}%"
-                print(f"| {name} | {kind} | {batch} | {row} |", flush=True)
-
-
-def seconds(run: Callable[[], object], runs: int) -> float:
-    (taken,) = speed.seconds_in_turns(runs, run)
-    return statistics.median(taken)
+                timing.row(
+                    name,
+                    f"{channels} x {size} x {size}",
+                    batch,
+                    f"{n / statistics.median(ours):,.0f}",
+                    f"{ratio(theirs, ours):.2f}",
+                    f"{1 - 1 / ratio(ours, bare):.0%}",
+                )
 
 
 def exponents(runs: int) -> None:
-    """Fit seconds ~ x^a for one VAE step, or epoch, as one thing grows."""
-    print("\n| what grows | values | seconds grow like |")
-    print("| --- | --- | --- |")
+    """Fit seconds ~ x^a for a step or an epoch of a VAE as one quantity grows."""
+    print()
+    timing.header("what grows", "values", "seconds grow like")
 
     def step_of(size: int = 32, width: int = 16, batch: int = 128) -> Callable:
-        step = VAEStep(VAE(size=size, width=width).to(speed.DEVICE))
-        x = images_of(size, 3, batch)[:batch].to(speed.DEVICE)
+        step = VAEStep(VAE(size=size, width=width).to(DEVICE))
+        x = images_of(size, 3, batch)[:batch].to(DEVICE)
         return lambda: [step(x) for _ in range(4)]
 
     def epoch_of(n: int) -> Callable:
-        images = images_of(32, 3, n).to(speed.DEVICE)
-        step, batches = VAEStep(VAE().to(speed.DEVICE)), images.batches(128)
+        images = images_of(32, 3, n).to(DEVICE)
+        step, batches = VAEStep(VAE().to(DEVICE)), images.batches(128)
         return lambda: train.fit(step, batches, epochs=1)
 
     for name, values, make in (
@@ -92,23 +91,24 @@ def exponents(runs: int) -> None:
         ("batch", (32, 64, 128, 256, 512), lambda v: step_of(batch=v)),
         ("images per epoch", (512, 1024, 2048, 4096), epoch_of),
     ):
-        taken = [seconds(make(value), runs) for value in values]
+        taken = [median_seconds(runs, make(value)) for value in values]
         slope = numpy.polyfit(numpy.log(values), numpy.log(taken), 1)[0]
-        shown = ", ".join(map(str, values))
-        print(f"| {name} | {shown} | its power {slope:.2f} |", flush=True)
+        timing.row(name, ", ".join(map(str, values)), f"its power {slope:.2f}")
 
 
 def limits(runs: int) -> None:
-    """How many operations of a step are done per second, against plain products."""
+    """Compare the operations per second of a step with those of matrix products."""
     a, b = torch.randn(2, 1024, 1024)
-    product = seconds(lambda: [a @ b for _ in range(5)], runs) / 5
+    product = median_seconds(runs, lambda: [a @ b for _ in range(5)]) / 5
     peak = 2 * 1024**3 / product
     print(f"\nProducts of 1024 x 1024 matrices: {peak / 1e9:.0f} GFLOP/s.\n")
-    print(
-        "| family, 3 x 32 x 32, batch 128 | GFLOP a step | GFLOP/s | of products | "
-        "time in convolutions |"
+    timing.header(
+        "family, 3 x 32 x 32, batch 128",
+        "GFLOP a step",
+        "GFLOP/s",
+        "of products",
+        "time in convolutions",
     )
-    print("| --- | --- | --- | --- | --- |")
     x = images_of(32, 3, 128)[:128]
     for name, (model_class, make_step, _) in FAMILIES.items():
         step = make_step(model_class())
@@ -116,34 +116,33 @@ def limits(runs: int) -> None:
         with FlopCounterMode(display=False) as counter:
             step(x)
         done = counter.get_total_flops()
-        rate = done / (seconds(lambda s=step: [s(x) for _ in range(5)], runs) / 5)
+        five = median_seconds(runs, lambda s=step: [s(x) for _ in range(5)])
+        rate = 5 * done / five
         with torch.profiler.profile() as profile:
             for _ in range(5):
                 step(x)
         spent = {e.key: e.self_cpu_time_total for e in profile.key_averages()}
         inside = sum(taken for key, taken in spent.items() if "conv" in key)
-        shares = f"{rate / peak:.0%} | {inside / sum(spent.values()):.0%}"
-        print(f"| {name} | {done / 1e9:.2f} | {rate / 1e9:.0f} | {shares} |")
+        shares = f"{rate / peak:.0%}", f"{inside / sum(spent.values()):.0%}"
+        timing.row(name, f"{done / 1e9:.2f}", f"{rate / 1e9:.0f}", *shares)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--images", type=int, default=512)
     options = parser.parse_args()
     print(
-        f"{speed.machine()}; medians of {options.runs} runs of "
+        f"{timing.machine()}; medians of {options.runs} runs of "
         f"{options.images} images\n"
     )
     started = time.perf_counter()
     throughput(options.runs, options.images)
     exponents(options.runs)
-    if speed.DEVICE.type == "cpu":  # a GPU's clock and number formats want other tools
+    if DEVICE.type == "cpu":  # a GPU's clock and number formats need other tools
         limits(options.runs)
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,4 +1,6 @@
-"""How fast the course is here: `make bench`, or python -m tools.measure.speed --quick.
+"""How fast the course runs here: a table in Markdown, for docs/benchmarks.md.
+
+python -m tools.measure.speed [--quick]
 
 Each number is the median of several runs. What is compared runs in turns within one
 process, so that a busy machine slows both alike. The common way is a plain loop over a
@@ -6,16 +8,9 @@ DataLoader with torchvision's transforms, the same network in torch's default me
 format and the default Adam.
 """
 
-import argparse
-import json
-import os
-import platform
 import statistics
-import sys
-import time
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +21,15 @@ from gencourse import data, faces, metrics, train
 from gencourse.models import GAN, VAE, Autoencoder
 from gencourse.sources.download import torchvision
 from gencourse.steps import AutoencoderStep, GANStep, VAEStep
+from tools import command
+from tools.measure import timing
+from tools.measure.timing import DEVICE, median_seconds, ratio, seconds_in_turns
 
 BATCH, MLP_BATCH = 128, 256
-DEVICE = train.best_device()
 
 
 class MlpVAE(nn.Module):
-    """The 784-400-20 VAE of many tutorials, with the verbs that VAEStep asks for."""
+    """The 784-400-20 VAE of many tutorials, with the methods that VAEStep calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,9 +54,10 @@ class MlpVAE(nn.Module):
 
 # --- the common way -------------------------------------------------------------------
 def data_loader(images: Tensor, batch: int, classic: bool = False) -> Iterable:
-    """A DataLoader over pictures, as torchvision's MNIST and CIFAR give them.
+    """Return a DataLoader over pictures such as torchvision's MNIST and CIFAR give.
 
-    With the transforms that torchvision's documentation recommends, or the classic one.
+    Its transforms are those that torchvision's documentation recommends or, with
+    `classic`, the older ToTensor.
     """
     transforms = torchvision().transforms
     if classic:
@@ -139,137 +137,107 @@ def common_gan(model: GAN) -> Callable[[Tensor], None]:
 
 
 # --- measuring ------------------------------------------------------------------------
-def seconds_in_turns(
-    runs: int, *contestants: Callable[[], object]
-) -> list[list[float]]:
-    """Seconds of each contestant in each round, after one round to warm up."""
-    times: list[list[float]] = [[] for _ in contestants]
-    for turn in range(runs + 1):
-        for taken, contestant in zip(times, contestants, strict=True):
-            start = time.perf_counter()
-            contestant()
-            if DEVICE.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                taken.append(time.perf_counter() - start)
-    return times
+def report(what: str, value: float, unit: str, goal: str = "") -> None:
+    """Print a row; `goal` is "at least" or "at most" a number."""
+    if goal:
+        target = float(goal.split()[-1].replace(",", ""))
+        reached = value >= target if goal.startswith("at least") else value <= target
+        goal += ": reached" if reached else ": MISSED"
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+    timing.row(what, number, unit, goal)
 
 
-def ratio(slow: list[float], fast: list[float]) -> float:
-    return statistics.median(s / f for s, f in zip(slow, fast, strict=True))
-
-
-def measure(runs: int, images: int) -> list[dict]:
-    """Every number, as a dict with what, value, unit, goal and reached."""
-    rows: list[dict] = []
-
-    def report(what, value, unit, sense="", target=0.0):
-        goal = f"{sense} {target:,}" if sense else ""
-        reached = value >= target if sense == "at least" else value <= target
-        row = dict(what=what, value=value, unit=unit, goal=goal)
-        rows.append(row | dict(reached=reached if sense else None))
-        number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
-        verdict = ("reached" if reached else "MISSED") if sense else ""
-        print(f"{what:34} {number:>9} {unit:13} {goal:15} {verdict}".rstrip())
-        sys.stdout.flush()
-
+def families(runs: int, images: int) -> None:
+    """Compare the steps of the course with the common way, in images a second."""
     rgb = data.load("faces", 32, train_size=images, test_size=1).train
     ready = rgb.to(DEVICE)  # the course's way with data that fit
     loader = data_loader(rgb[:], BATCH)
-    for model_class, make_step, make_common, target in (
-        (Autoencoder, AutoencoderStep, common_autoencoder, 4000),
-        (VAE, VAEStep, common_vae, 4000),
-        (GAN, GANStep, common_gan, 1500),
+    for model_class, make_step, make_common, goal in (
+        (Autoencoder, AutoencoderStep, common_autoencoder, "at least 4,000"),
+        (VAE, VAEStep, common_vae, "at least 4,000"),
+        (GAN, GANStep, common_gan, "at least 1,500"),
     ):
-        step = make_step(model_class().to(DEVICE))
+        step, batches = make_step(model_class().to(DEVICE)), ready.batches(BATCH)
         plain = model_class().to(DEVICE, memory_format=torch.contiguous_format)
         common = make_common(plain)
-        batches = ready.batches(BATCH)
         ours, theirs = seconds_in_turns(
             runs,
             lambda step=step, batches=batches: train.fit(step, batches, epochs=1),
             lambda common=common: [common(x) for x, _ in loader],
         )
         name = f"{model_class.__name__}, 3x32x32, width 16"
-        speed = images / statistics.median(ours)
-        report(name, speed, "images/s", "at least", target)
-        report("  against the common way", ratio(theirs, ours), "times")
+        report(name, images / statistics.median(ours), "images/s", goal)
+        report("- against the common way", ratio(theirs, ours), "times")
 
-    step, batches = AutoencoderStep(Autoencoder().to(DEVICE)), ready.batches(BATCH)
 
-    def bare() -> None:
-        for x in batches:
-            step(x)
-
-    alone, fitted = seconds_in_turns(
-        3 * runs, bare, lambda: train.fit(step, batches, epochs=1)
+def loop(runs: int, images: int) -> None:
+    """Measure what `fit` costs beside the steps."""
+    rgb = data.load("faces", 32, train_size=images, test_size=1).train
+    batches = rgb.to(DEVICE).batches(BATCH)
+    step = AutoencoderStep(Autoencoder().to(DEVICE))
+    bare, fitted = seconds_in_turns(
+        3 * runs,
+        lambda: [step(x) for x in batches],
+        lambda: train.fit(step, batches, epochs=1),
     )
-    cost = 100 * (ratio(fitted, alone) - 1)
-    report("fit over the bare loop", cost, "%", "at most", 3)
+    report("fit over the bare loop", 100 * (ratio(fitted, bare) - 1), "%", "at most 3")
     empty = [rgb[:BATCH]] * 2000
-    nothing = {"loss": 1.0}
-    (taken,) = seconds_in_turns(
-        runs, lambda: train.fit(lambda x: nothing, empty, epochs=1)
-    )
-    cost = statistics.median(taken) / len(empty) * 1e6
-    report("  its own time per step", cost, "microseconds")
 
+    def idle(x: Tensor) -> dict[str, float]:
+        return {"loss": 1.0}
+
+    seconds = median_seconds(runs, lambda: train.fit(idle, empty, epochs=1))
+    report("- its own time per step", seconds / len(empty) * 1e6, "microseconds")
+
+
+def tutorial_network(runs: int, images: int) -> None:
+    """Compare the course's step with the common way on the 784-400-20 network."""
     gray = data.load("faces", 28, channels=1, train_size=images, test_size=1).train
     loader = data_loader(gray[:], MLP_BATCH)
     classic = data_loader(gray[:], MLP_BATCH, classic=True)
     step = VAEStep(MlpVAE().to(DEVICE), likelihood="bernoulli")
-    common, ready = common_vae(MlpVAE().to(DEVICE)), gray.to(DEVICE)
+    common, batches = (
+        common_vae(MlpVAE().to(DEVICE)),
+        gray.to(DEVICE).batches(MLP_BATCH),
+    )
     ours, theirs, with_classic = seconds_in_turns(
         runs,
-        lambda: train.fit(step, ready.batches(MLP_BATCH), epochs=1),
+        lambda: train.fit(step, batches, epochs=1),
         lambda: [common(x) for x, _ in loader],
         lambda: [common(x) for x, _ in classic],
     )
     speed = images / statistics.median(ours)
     report(f"VAE 784-400-20, batch {MLP_BATCH}", speed, "images/s")
-    report("  against the common way", ratio(theirs, ours), "times", "at least", 4)
-    report("  against the classic ToTensor", ratio(with_classic, ours), "times")
+    report("- against the common way", ratio(theirs, ours), "times", "at least 4")
+    report("- against the classic ToTensor", ratio(with_classic, ours), "times")
 
+
+def referee(runs: int) -> None:
+    """Measure rendering, projection and the estimate of the dimension."""
     knobs = faces.sample_knobs(20_000)
-    (taken,) = seconds_in_turns(min(runs, 3), lambda: faces.render(knobs, 32))
-    report("render 20,000 faces at 32x32", statistics.median(taken), "s", "at most", 4)
+    seconds = median_seconds(runs, lambda: faces.render(knobs, 32))
+    report("render 20,000 faces at 32x32", seconds, "s", "at most 4")
     fresh = faces.render(faces.sample_knobs(256, seed=1), 32)
-    (taken,) = seconds_in_turns(min(runs, 3), lambda: faces.project(fresh))
-    report("project 256 images at 32x32", statistics.median(taken), "s", "at most", 8)
+    seconds = median_seconds(runs, lambda: faces.project(fresh))
+    report("project 256 images at 32x32", seconds, "s", "at most 8")
     points = faces.render(knobs[:2000], 32).flatten(1)
-    (taken,) = seconds_in_turns(min(runs, 3), lambda: metrics.two_nn_dimension(points))
-    report("TwoNN of 2,000 images at 32x32", statistics.median(taken), "s")
-    return rows
-
-
-def machine() -> str:
-    """What the numbers were measured with."""
-    name = (
-        f"torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
-    )
-    if DEVICE.type == "cuda":
-        name += f", {torch.cuda.get_device_name()}"
-    return name + (
-        f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    )
+    seconds = median_seconds(runs, lambda: metrics.two_nn_dimension(points))
+    report("TwoNN of 2,000 images at 32x32", seconds, "s")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    options = parser.parse_args()
-    runs, images = (3, 1024) if options.quick else (7, 4096)
-    here = machine()
-    print(f"{here}; batch {BATCH}, medians of {runs} runs of {images} images")
-    rows = measure(runs, images)
-    missed = sum(row["reached"] is False for row in rows)
-    print("all targets reached" if not missed else f"{missed} target(s) missed")
-    if options.json:
-        text = json.dumps({"machine": here, "rows": rows}, indent=1)
-        options.json.write_text(text + "\n", encoding="utf-8")
+    runs, images = (3, 1024) if parser.parse_args().quick else (7, 4096)
+    print(
+        f"{timing.machine()}; batch {BATCH}, medians of {runs} runs of {images} images"
+    )
+    timing.header("what", "value", "unit", "goal")
+    families(runs, images)
+    loop(runs, images)
+    tutorial_network(runs, images)
+    referee(min(runs, 3))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

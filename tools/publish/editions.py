@@ -5,7 +5,6 @@ python -m tools.publish.editions slides     a reveal.js deck for each lesson
 python -m tools.publish.editions nbgrader   the exercises as nbgrader assignments
 """
 
-import argparse
 import ast
 import re
 import shutil
@@ -222,9 +221,7 @@ EDITIONS = {"student": student, "slides": deck.slides, "nbgrader": nbgrader}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("edition", choices=EDITIONS)
     parser.add_argument(
         "--notebooks", type=Path, default=notebooks.FOLDER, help="another folder"

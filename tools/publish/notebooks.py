@@ -4,7 +4,6 @@ python -m tools.publish.notebooks store [02]   run in place, clean, check
 python -m tools.publish.notebooks clean [02]   clean and check without running
 """
 
-import argparse
 import re
 import time
 from itertools import zip_longest
@@ -261,9 +260,7 @@ def store(number: str, rerun: bool = True) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("what", choices=["store", "clean"])
     parser.add_argument("lesson", nargs="?", default="", help="02, say; default: all")
     args = parser.parse_args()

@@ -6,7 +6,6 @@ The page holds the weights of the trained VAE's decoder (16 bits each, base64) a
 no network and no server. Its design and behavior: docs/playground/template.html.
 """
 
-import argparse
 import base64
 import html
 import json
@@ -99,7 +98,7 @@ def page(home: str = "index.html") -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument("--to", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--home",

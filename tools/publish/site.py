@@ -256,7 +256,7 @@ def docstring(text: str) -> str:
     table of modules a list of links.
     """
     text = re.sub(r"^    (\w+)/?  +(.+)$", module_line, text, flags=re.M)
-    text = re.sub(r":\n\n(?= {4})", "::\n\n", text)
+    text = re.sub(r"^(\S.*)\n\n(?= {4})", r"\1\n\n::\n\n", text, flags=re.M)
     parts = re.split(r"(`[^`]+`|::\n\n(?: {4}.*\n|\n)+)", text + "\n")
     for number in range(0, len(parts), 2):
         part = re.sub(r"([*|\\]|_(?!\w))", r"\\\1", parts[number])
@@ -266,7 +266,7 @@ def docstring(text: str) -> str:
 
 
 def module_line(match: re.Match) -> str:
-    return f"- `gencourse.{match[1]} <api/{match[1]}.html>`__: {match[2]}"
+    return f"- :doc:`gencourse.{match[1]} </api/{match[1]}>`: {match[2]}"
 
 
 def lesson_link(match: re.Match) -> str:
