@@ -62,6 +62,7 @@ def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
     Source: Kingma & Welling 2014, appendix C.1. Taught in: lesson 03
     """
     _check_images(x=x, logits=logits)
+    check_pixels(x)
     nll = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
     return nll.flatten(1).sum(1)
 
@@ -252,7 +253,23 @@ def _input_gradient(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return gradient.flatten(1)
 
 
-# --- shapes: broadcasting would turn a slip into a plausible wrong number -------------
+# --- values and shapes that would give a plausible wrong number -----------------------
+def check_pixels(x: Tensor) -> None:
+    """Raise TypeError unless x holds floats, ValueError unless they are in [0, 1]."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"images must be a tensor of floats in [0, 1], got {got}: convert whole "
+            "numbers from 0 to 255 by x / 255"
+        )
+    if not ((x >= -1e-3) & (x <= 1 + 1e-3)).all():  # a resized image rounds a little
+        raise ValueError(
+            f"images must be in [0, 1], got values from {x.min().item():.4g} to "
+            f"{x.max().item():.4g}. Values from -1 to 1: use (x + 1) / 2; from 0 to "
+            "255: x / 255; slightly beyond: x.clamp(0, 1)"
+        )
+
+
 def _check_floats(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():

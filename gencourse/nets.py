@@ -55,11 +55,7 @@ class Encoder(nn.Module):
                     nn.utils.parametrizations.spectral_norm(layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != self.image_shape:
-            c, s, _ = self.image_shape
-            raise ValueError(
-                f"expected images of shape (B, {c}, {s}, {s}), got {tuple(x.shape)}"
-            )
+        _check_images(x, self.image_shape)
         return self.layers(x)  # (B, C, S, S) -> (B, 4 width, 4, 4) -> (B, outputs)
 
 
@@ -78,7 +74,7 @@ class Decoder(nn.Module):
         super().__init__()
         ladder, grid = _ladder(size, channels, width)
         _check_count("latent_dim", latent_dim)
-        self.latent_dim = latent_dim
+        self.latent_dim, self.image_shape = latent_dim, (channels, size, size)
         ladder = ladder[::-1]
         layers: list[nn.Module] = [nn.Linear(latent_dim, ladder[0] * grid * grid)]
         layers += [nn.Unflatten(1, (ladder[0], grid, grid))]
@@ -106,6 +102,7 @@ class Decoder(nn.Module):
         the same way in the first steps, all layers join in, and the sigmoid saturates
         at black, where it has no gradient to come back with.
         """
+        _check_images(x, self.image_shape)
         bias = self.layers[-2].bias  # one number for each channel and place in 2x2
         if not bias.any():
             mean = x.mean((0, 2, 3)).clamp(0.01, 0.99)  # (C,)
@@ -137,6 +134,14 @@ def _ladder(size: int, channels: int, width: int) -> tuple[list[int], int]:
         ladder.append(width * min(2 ** (len(ladder) - 1), 4))
         grid //= 2
     return ladder, grid
+
+
+def _check_images(x: Tensor, shape: tuple[int, int, int]) -> None:
+    if x.shape[1:] != shape:
+        c, s, _ = shape
+        raise ValueError(
+            f"expected images of shape (B, {c}, {s}, {s}), got {tuple(x.shape)}"
+        )
 
 
 def _check_count(name: str, value: int) -> None:
