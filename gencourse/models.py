@@ -59,9 +59,12 @@ class VAE(nn.Module):
         s2: float = 0.1,
     ) -> None:
         super().__init__()
-        s2 = float(s2)
-        if not 0 < s2 < float("inf"):
-            raise ValueError(f"s2 is a variance and must be > 0, got {s2!r}")
+        s2, numbers = float(s2), torch.finfo()
+        if not numbers.tiny <= s2 <= numbers.max:  # smaller ones would be stored as 0
+            raise ValueError(
+                f"s2 is a variance and must be in [{numbers.tiny:.2g}, "
+                f"{numbers.max:.2g}], got {s2!r}"
+            )
         self.settings = dict(
             latent_dim=latent_dim, size=size, channels=channels, width=width, s2=s2
         )
