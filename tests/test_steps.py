@@ -439,7 +439,7 @@ def test_each_model_learns_within_seconds(model_class, step_class):
 
 
 @pytest.mark.parametrize("kind", ["autoencoder", "vae"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_mostly_black_images_do_not_kill_the_decoder(kind, seed):
     """White strokes on black, as in MNIST: the best constant image is soon beaten."""
     torch.manual_seed(seed)
