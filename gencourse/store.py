@@ -1,4 +1,4 @@
-"""Models in files: `save(model, path)`, `load(VAE, path)`, and those that come along.
+"""Models in files: `save(model, path)`, `load(VAE, path)`, `pretrained(VAE)`.
 
 Saved models are safetensors files: numbers with a description. Nothing in them is ever
 executed.
@@ -60,8 +60,8 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
             "it with the class that was saved"
         )
     try:
-        # Shapes only: whatever the settings claim takes no memory, and building the
-        # model draws no random numbers, so that a training goes the same after a load.
+        # Shapes only: no settings can claim too much memory, and building the model
+        # draws no random numbers, so loading does not change what is trained afterward.
         with torch.device("meta"):
             model = model_class(**json.loads(metadata["settings"]))
         model.load_state_dict(tensors, assign=True)
