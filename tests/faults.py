@@ -29,8 +29,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from gencourse import data, store
-from gencourse.models import Autoencoder
+from gencourse import data
 from gencourse.sources import download
 
 TESTS = Path(__file__).resolve().parent
@@ -217,61 +216,6 @@ def kill_after(work, seconds):
     os.kill(child, signal.SIGKILL)
     code = end(child)
     assert code in (0, -signal.SIGKILL), code
-
-
-def kill_saving(path, seed, seconds):
-    """Kill processes that replace one model by another, over and over."""
-    torch.set_num_threads(1)
-    rng, path = random.Random(seed), Path(path)
-    models = [Autoencoder(8, 32, 3, 16) for _ in range(2)]
-    store.save(models[0], path)
-    wholes = [store.digest("", "", model.state_dict()) for model in models]
-
-    def work():
-        while True:
-            for model in models:
-                store.save(model, path)
-
-    trials, stopped_inside, found = 0, 0, set()
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        kill_after(work, rng.uniform(0, 0.05))
-        state = store.load(Autoencoder, path).state_dict()
-        found.add(wholes.index(store.digest("", "", state)))
-        halves = list(path.parent.glob(".partial-*"))
-        stopped_inside += len(halves) > 0
-        for half in halves:
-            half.unlink()
-        store.save(models[0], path)  # the next call works
-        assert os.listdir(path.parent) == [path.name]
-        trials += 1
-    return {"trials": trials, "stopped inside": stopped_inside, "found": sorted(found)}
-
-
-def load_while_saving(path, seconds):
-    """Two processes replace the same file, over and over, while this one loads it."""
-    torch.set_num_threads(1)
-    models = [Autoencoder(latent_dim, 16, 1, 2) for latent_dim in (2, 3)]
-    store.save(models[0], path)
-
-    def work():
-        while True:
-            for model in models:
-                store.save(model, path)
-
-    children = [start(work) for _ in range(2)]
-    loads, found, limit = 0, set(), time.monotonic() + seconds
-    try:
-        while loads < 200 or len(found) < 2:
-            if time.monotonic() > limit:
-                break
-            found.add(store.load(Autoencoder, path).settings["latent_dim"])
-            loads += 1
-    finally:
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-            end(child)
-    return {"loads": loads, "found": sorted(found)}
 
 
 def sums(dataset):

@@ -71,7 +71,7 @@ def run(asked: argparse.Namespace, fabric: Any, stop: "Stop") -> int:
     total = asked.steps or (asked.epochs or 10) * per_epoch
     saved = folder and folder.saved
     if saved is None:
-        steps.start(step.model, images[rows_of(0)[0]].to(fabric.device))
+        steps.start_decoder(step.model, images[rows_of(0)[0]].to(fabric.device))
     # Sent to all even at the start: processors of two kinds may draw other weights.
     restore(step, *fabric.broadcast(saved or snapshot(step)))
 
