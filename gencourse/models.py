@@ -1,4 +1,4 @@
-"""The three families, made of the same two networks. No loss, optimizer or device.
+"""The three families, built from the same two networks. No loss, optimizer or device.
 
 Each model keeps its constructor's arguments in `.settings`, so that a saved file can
 rebuild it. Images x are (B, C, S, S) in [0, 1]; codes z are (B, latent_dim).
@@ -13,8 +13,12 @@ from gencourse.nets import Decoder, Encoder
 class Autoencoder(nn.Module):
     """x -> z -> x_hat: compress an image into latent_dim numbers and draw it again.
 
-    latent_dim: numbers per image. size: a multiple of 4 in 16..128. channels: 1 or 3.
-    width: channels of the first convolution.
+    Args:
+        latent_dim: Numbers per image.
+        size: Pixels per side, a multiple of 4 from 16 to 128.
+        channels: 1 (gray) or 3 (RGB).
+        width: Channels of the first convolution.
+
     Source: Hinton & Salakhutdinov 2006. Taught in: lesson 02
     """
 
@@ -44,9 +48,13 @@ class Autoencoder(nn.Module):
 class VAE(nn.Module):
     """q(z|x) = N(mu(x), sigma(x)^2), p(x|z) = N(decode(z), s2 I), p(z) = N(0, I).
 
-    latent_dim, size, channels, width: as in `Autoencoder`. s2: the decoder's variance
-    per value, kept as a buffer, so that it is saved with the model. For a Bernoulli
-    likelihood take the logits, `model.decoder(z)`.
+    For a Bernoulli likelihood use the logits, `model.decoder(z)`.
+
+    Args:
+        latent_dim, size, channels, width: As in `Autoencoder`.
+        s2: The decoder's variance per value, a buffer, so that it is saved with the
+            model.
+
     Source: Kingma & Welling 2014. Taught in: lesson 03
     """
 
@@ -59,9 +67,12 @@ class VAE(nn.Module):
         s2: float = 0.1,
     ) -> None:
         super().__init__()
-        s2 = float(s2)
-        if not 0 < s2 < float("inf"):
-            raise ValueError(f"s2 is a variance and must be > 0, got {s2!r}")
+        s2, numbers = float(s2), torch.finfo()
+        if not numbers.tiny <= s2 <= numbers.max:  # smaller ones would be stored as 0
+            raise ValueError(
+                f"s2 is a variance and must be in [{numbers.tiny:.2g}, "
+                f"{numbers.max:.2g}], got {s2!r}"
+            )
         self.settings = dict(
             latent_dim=latent_dim, size=size, channels=channels, width=width, s2=s2
         )
@@ -77,7 +88,7 @@ class VAE(nn.Module):
     def reparameterize(
         self, mu: Tensor, logvar: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """z = mu + sigma * eps with eps ~ N(0, I), drawn anew at each call."""
+        """z = mu + sigma * eps with a new eps ~ N(0, I) at each call."""
         sigma = torch.exp(0.5 * logvar)
         return mu + sigma * _normal(mu.shape, mu, rng)
 
@@ -103,8 +114,10 @@ class VAE(nn.Module):
 class GAN(nn.Module):
     """G: z -> x draws images, D: x -> logit judges them; D(x) = sigmoid(logit).
 
-    latent_dim, size, channels, width: as in `Autoencoder`. spectral_norm,
-    minibatch_std: remedies in the discriminator, see `Encoder`.
+    Args:
+        latent_dim, size, channels, width: As in `Autoencoder`.
+        spectral_norm, minibatch_std: Remedies in the discriminator, see `Encoder`.
+
     Source: Goodfellow et al. 2014. Taught in: lesson 04
     """
 
@@ -132,7 +145,7 @@ class GAN(nn.Module):
         return torch.sigmoid(self.generator(z))
 
     def discriminate(self, x: Tensor) -> Tensor:
-        """Images -> logits (B,): above 0 where D takes the image for real."""
+        """Images -> logits (B,): above 0 where D judges the image to be real."""
         return self.discriminator(x).squeeze(1)  # (B, 1) -> (B,)
 
     def prior(self, n: int, rng: torch.Generator | None = None) -> Tensor:

@@ -3,9 +3,9 @@
 Autoencoder = Encoder + Decoder. VAE = Encoder with twice the outputs + Decoder. GAN =
 Decoder as generator + Encoder with one output as discriminator.
 
-Both go down or up a ladder of grids, a factor of two at a time, until the grid is 4
-wide or its side is odd: 32 -> 16 -> 8 -> 4, or 28 -> 14 -> 7. Channels double with each
-of the first three rungs: width, 2 width, 4 width, and stay there.
+Both climb down or up a ladder of grids, a factor of two at a time, until the grid is 4
+wide or its side is odd: 32 -> 16 -> 8 -> 4, or 28 -> 14 -> 7. The first three rungs
+have width, 2 width and 4 width channels; further rungs stay at 4 width.
 """
 
 import torch
@@ -15,12 +15,19 @@ from torch import Tensor, nn
 class Encoder(nn.Module):
     """An image in, a vector out: strided convolutions, then one linear layer.
 
-    outputs: numbers per image. size: pixels per side, a multiple of 4 from 16 to 128.
-    channels: 1 (gray) or 3 (RGB). width: channels after the first convolution.
-    spectral_norm: divide every weight by its largest singular value, which bounds the
-    slope of the network (Miyato et al. 2018). minibatch_std: let it see how much the
-    images of a batch differ (Karras et al. 2018). Both are for discriminators.
-    Raises ValueError for a size, channels, width or outputs that it cannot serve.
+    Args:
+        outputs: Numbers per image.
+        size: Pixels per side, a multiple of 4 from 16 to 128.
+        channels: 1 (gray) or 3 (RGB).
+        width: Channels after the first convolution.
+        spectral_norm: Divide every weight by its largest singular value, which bounds
+            the slope of the network (Miyato et al. 2018). For discriminators.
+        minibatch_std: Let the network see how much the images of a batch differ (Karras
+            et al. 2018). For discriminators.
+
+    Raises:
+        ValueError: One of these is out of its range, or images have another shape.
+
     Taught in: lesson 02, and 04 as discriminator
     """
 
@@ -41,7 +48,7 @@ class Encoder(nn.Module):
         for c_in, c_out in zip(ladder, ladder[1:], strict=False):
             # 4x4 with stride 2 halves the grid and covers every pixel equally often.
             layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=2, padding=1)]
-            # SiLU serves an autoencoder as well, but a discriminator clearly worse.
+            # SiLU is as good in an autoencoder, but clearly worse in a discriminator.
             layers += [nn.LeakyReLU(0.2)]
         if minibatch_std:
             layers += [MinibatchStd()]
@@ -62,9 +69,15 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """A vector in, an image's logits out: the encoder's ladder, climbed up again.
 
-    latent_dim: numbers per image. size, channels, width: as in `Encoder`. The image is
-    `sigmoid(logits)`; likelihoods and losses want the logits themselves.
-    Raises ValueError for a size, channels, width or latent_dim that it cannot serve.
+    The image is `sigmoid(logits)`; a Bernoulli likelihood needs the logits themselves.
+
+    Args:
+        latent_dim: Numbers per image.
+        size, channels, width: As in `Encoder`.
+
+    Raises:
+        ValueError: One of these is out of its range, or codes have another shape.
+
     Taught in: lesson 02, and 04 as generator
     """
 
@@ -97,10 +110,13 @@ class Decoder(nn.Module):
     def start_at(self, x: Tensor) -> None:
         """Let an untrained decoder draw with the average brightness of the images x.
 
-        x: (B, C, S, S) in [0, 1]. A decoder whose last bias is not zero is left as it
-        is. Without this, images that are mostly black (such as MNIST) push all pixels
-        the same way in the first steps, all layers join in, and the sigmoid saturates
-        at black, where it has no gradient to come back with.
+        Without this, images that are mostly black (such as MNIST) push all pixels the
+        same way in the first steps, all layers join in, and the sigmoid saturates at
+        black, where it has no gradient left to recover with. A decoder whose last bias
+        is not zero is left as it is.
+
+        Args:
+            x: (B, C, S, S) in [0, 1].
         """
         _check_images(x, self.image_shape)
         bias = self.layers[-2].bias  # one number for each channel and place in 2x2

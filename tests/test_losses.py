@@ -1,5 +1,6 @@
 """Every loss against an oracle that shares no code with it, in float64."""
 
+import itertools
 import math
 
 import pytest
@@ -84,7 +85,7 @@ def test_gaussian_nll_is_differentiable_in_s2_with_its_minimum_at_the_mean_error
     assert gradcheck(lambda s: losses.gaussian_nll(x, x_hat, s), (s2 * 2,))
 
 
-@pytest.mark.parametrize("s2", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("s2", [0.0, -1.0, float("nan"), float("inf")])
 def test_gaussian_nll_refuses_what_is_no_variance(s2):
     with pytest.raises(ValueError, match="variance"):
         losses.gaussian_nll(images(0), images(1), s2)
@@ -329,6 +330,135 @@ def test_penalties_leave_the_images_alone():
     assert real.grad is None and fake.grad is None
 
 
+# --- every loss, any shape and type ---------------------------------------------------
+def sigmoid(x):
+    return 1 / (1 + torch.exp(-x))
+
+
+def slope(x):
+    return (torch.arange(x[0].numel()) % 3 - 1).to(x.dtype)
+
+
+def linear(x):
+    return x.flatten(1) @ slope(x)
+
+
+# Each row: the loss, the kinds of its arguments, the formula in plain double precision.
+LOSSES = {
+    "squared_error": (
+        losses.squared_error, ("pixels", "pixels"),
+        lambda x, y: ((x - y) ** 2).flatten(1).sum(1),
+    ),
+    "gaussian_nll": (
+        lambda x, y: losses.gaussian_nll(x, y, 0.3), ("reals", "reals"),
+        lambda x, y: (
+            ((x - y) ** 2 / 0.3 + math.log(0.6 * math.pi)).flatten(1).sum(1) / 2
+        ),
+    ),
+    "bernoulli_nll": (
+        losses.bernoulli_nll, ("pixels", "reals"),
+        lambda x, y: (
+            -(x * sigmoid(y).log() + (1 - x) * sigmoid(-y).log()).flatten(1).sum(1)
+        ),
+    ),
+    "kl_to_prior": (
+        losses.kl_to_prior, ("codes", "codes"),
+        lambda m, v: ((m**2 + v.exp() - 1 - v) / 2).sum(1),
+    ),
+    "elbo": (losses.elbo, ("rows", "rows"), lambda nll, kl: -(nll + kl)),
+    "log_normal": (
+        losses.log_normal, ("codes", "codes", "codes"),
+        lambda z, m, v: (
+            -(math.log(2 * math.pi) + v + (z - m) ** 2 / v.exp()).sum(1) / 2
+        ),
+    ),
+    "importance_weighted_bound": (
+        lambda w: losses.importance_weighted_bound(w.T), ("codes",),
+        lambda w: w.exp().mean(1).log(),
+    ),
+    "discriminator_loss": (
+        losses.discriminator_loss, ("rows", "rows"),
+        lambda r, f: -sigmoid(r).log() - sigmoid(-f).log(),
+    ),
+    "generator_loss": (
+        losses.generator_loss, ("rows",), lambda f: -sigmoid(f).log(),
+    ),
+    "saturating_generator_loss": (
+        losses.saturating_generator_loss, ("rows",), lambda f: sigmoid(-f).log(),
+    ),
+    "critic_loss": (losses.critic_loss, ("rows", "rows"), lambda r, f: f - r),
+    "critic_generator_loss": (losses.critic_generator_loss, ("rows",), lambda f: -f),
+    "r1_penalty": (
+        lambda x: losses.r1_penalty(lambda v: linear(v) ** 2 / 2, x), ("reals",),
+        lambda x: linear(x) ** 2 * slope(x).square().sum(),
+    ),
+}  # fmt: skip
+
+
+def arguments(kinds, b, shape, dtype):
+    sizes = {"rows": (b,), "codes": (b, shape[-1])}
+    drawn = [
+        randn(*sizes.get(kind, (b, *shape)), seed=i) for i, kind in enumerate(kinds)
+    ]
+    return [
+        (x.sigmoid() if kind == "pixels" else x).to(dtype)
+        for x, kind in zip(drawn, kinds, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("dtype", "tol"),
+    [(torch.float16, 2e-2), (torch.float32, 1e-4), (torch.float64, 1e-10)],
+)
+def test_losses_are_the_formula_and_judge_each_example_alone(name, dtype, tol):
+    loss, kinds, formula = LOSSES[name]
+    shapes = [(1,), (7,), (1, 1, 1), (3, 5, 2), (1, 9, 9)]
+    for b, shape in itertools.product((1, 4), shapes):
+        inputs = arguments(kinds, b, shape, dtype)
+        value = loss(*inputs)
+        assert value.shape == (b,) and value.dtype == dtype
+        oracle = formula(*[x.double() for x in inputs])
+        torch.testing.assert_close(value.double(), oracle, rtol=tol, atol=4 * tol)
+        order = torch.randperm(b)
+        permuted = loss(*[x[order] for x in inputs])
+        torch.testing.assert_close(permuted, value[order], rtol=tol, atol=tol)
+        alone = [loss(*[x[i : i + 1] for x in inputs]) for i in range(b)]
+        torch.testing.assert_close(torch.cat(alone), value, rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_refuse_whole_numbers(name):
+    loss, kinds, _ = LOSSES[name]
+    for dtype in (torch.uint8, torch.int64, torch.bool):
+        with pytest.raises(TypeError, match=f"{dtype}"):
+            loss(*arguments(kinds, 2, (4,), dtype))
+
+
+def test_a_likelihood_of_binary_pixels_refuses_what_is_no_probability():
+    logits = torch.zeros(1, 4)
+    for least, greatest in ((-1, 1), (0, 255), (-0.05, 1.03)):
+        x = torch.tensor([[least, 0.2, 0.7, greatest]])
+        with pytest.raises(ValueError, match=rf"{least} to {greatest}.*\(x \+ 1\) / 2"):
+            losses.bernoulli_nll(x, logits)
+    with pytest.raises(ValueError, match="got values from nan"):
+        losses.bernoulli_nll(torch.full((1, 4), float("nan")), logits)
+    x = torch.tensor([[0.0, -1e-6, 1 + 1e-6, 1.0]])  # rounded
+    assert losses.bernoulli_nll(x, logits).item() == pytest.approx(4 * math.log(2))
+
+
+def test_a_gaussian_density_takes_any_reals():
+    x = torch.tensor([[-300.0, 4e3]])
+    assert losses.gaussian_nll(x, x, 1.0).item() == pytest.approx(math.log(2 * math.pi))
+
+
+def test_a_small_variance_is_the_same_in_half_precision():
+    x = torch.rand(2, 1, dtype=torch.float64)
+    exact = losses.gaussian_nll(x, x, 1e-7)
+    half = losses.gaussian_nll(x.half(), x.half(), 1e-7)
+    torch.testing.assert_close(half.double(), exact, rtol=1e-3, atol=0)
+
+
 # --- shapes ---------------------------------------------------------------------------
 COLUMN, ROW = torch.zeros(B, 1), torch.zeros(B)
 X = torch.zeros(B, *SHAPE)
@@ -370,26 +500,8 @@ def test_the_message_names_the_shapes_received():
         losses.elbo(ROW, COLUMN)
 
 
-def test_whole_numbers_are_refused():
-    with pytest.raises(TypeError, match="uint8"):
-        losses.squared_error(X.to(torch.uint8), X)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_loss_gives_one_number_per_example_in_the_same_type(dtype):
-    x, row, code = X.to(dtype), ROW.to(dtype), torch.zeros(B, 4, dtype=dtype)
-    for value in (
-        losses.squared_error(x, x),
-        losses.gaussian_nll(x, x, 0.1),
-        losses.gaussian_nll(x, x, torch.tensor(0.1)),
-        losses.bernoulli_nll(x, x),
-        losses.kl_to_prior(code, code),
-        losses.elbo(row, row),
-        losses.importance_weighted_bound(row.expand(3, B)),
-        losses.discriminator_loss(row, row),
-        losses.generator_loss(row),
-        losses.critic_loss(row, row),
-        losses.gradient_penalty(lambda v: v.flatten(1).sum(1), x, x),
-        losses.r1_penalty(lambda v: v.flatten(1).sum(1), x),
-    ):
+def test_a_gradient_penalty_is_one_number_per_example_in_the_same_type():
+    for dtype in (torch.float32, torch.float64):
+        x = X.to(dtype)
+        value = losses.gradient_penalty(lambda v: v.flatten(1).sum(1), x, x)
         assert value.shape == (B,) and value.dtype == dtype

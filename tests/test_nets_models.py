@@ -1,6 +1,7 @@
 """Shapes, sizes, types, errors and the noise of the networks and models."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -47,8 +48,13 @@ def test_impossible_vectors_are_refused():
         Encoder(0)
     with pytest.raises(ValueError, match="latent_dim must be .*got -3"):
         Decoder(-3)
-    with pytest.raises(ValueError, match="s2 is a variance"):
-        VAE(s2=0.0)
+
+
+@pytest.mark.parametrize("s2", [0.0, -1.0, 1e-300, 1e300, float("nan"), float("inf")])
+def test_a_variance_that_single_precision_cannot_hold_is_refused(s2):
+    with pytest.raises(ValueError, match=re.escape(f"got {s2}")):
+        VAE(s2=s2)
+    assert 0 < VAE(size=16, width=4, s2=1e-30).s2 < 1e-29
 
 
 @pytest.mark.parametrize("model_class", MODELS)
@@ -214,5 +220,8 @@ def test_a_new_decoder_starts_at_the_brightness_of_the_images():
     decoder.layers[-2].weight.data.zero_()
     decoder.start_at(x)
     torch.testing.assert_close(torch.sigmoid(decoder(torch.randn(5, 4))), x)
+    for wrong in (x[:, :1], x[0], x[:, :, :8, :8]):
+        with pytest.raises(ValueError, match=r"expected images .*\(B, 3, 16, 16\)"):
+            decoder.start_at(wrong)
     decoder.start_at(1 - x)  # it is no longer new, so nothing changes
     torch.testing.assert_close(torch.sigmoid(decoder(torch.randn(5, 4))), x)

@@ -11,6 +11,7 @@ from gencourse.models import GAN, VAE, Autoencoder
 from gencourse.steps import AutoencoderStep, GANStep, VAEStep
 
 SMALL = dict(size=16, channels=1, width=4)
+NAN, INF = float("nan"), float("inf")
 
 
 def images(n=6, seed=0):
@@ -230,31 +231,166 @@ def test_n_critic_rests_the_generator():
 
 
 def test_gan_step_refuses_what_it_does_not_know():
+    model = GAN(3, **SMALL)
     with pytest.raises(ValueError, match="loss must be one of .*got 'hinge'"):
-        GANStep(GAN(3, **SMALL), loss="hinge")
-    with pytest.raises(ValueError, match="n_critic"):
-        GANStep(GAN(3, **SMALL), n_critic=0)
+        GANStep(model, loss="hinge")
+    for name, wrong in (
+        ("r1", -1.0), ("r1", NAN), ("gp", -2), ("n_critic", 0), ("ema", 1.0)
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name} must be .*got {wrong}"):
+            GANStep(model, **{name: wrong})
+
+
+def test_each_weight_gets_one_gradient_in_its_own_turn():
+    """So that a hook on each weight can average gradients over devices."""
+    model, seen = GAN(3, **SMALL), []
+    for name, weight in model.named_parameters():
+        weight.register_post_accumulate_grad_hook(
+            lambda _, name=name: seen.append(name)
+        )
+    GANStep(model, r1=1.0, gp=1.0)(images())
+    names = [name for name, _ in model.named_parameters()]
+    assert sorted(seen) == sorted(names)
+    assert [name.startswith("generator") for name in seen] == sorted(
+        name.startswith("generator") for name in names
+    )
 
 
 # --- what must not happen -------------------------------------------------------------
 STEPS = [(Autoencoder, AutoencoderStep), (VAE, VAEStep), (GAN, GANStep)]
 
 
+SCALED = {
+    "from -1 to 1": lambda x: 2 * x - 1,
+    "from 0 to 255": lambda x: 255 * x,
+    "of an enlarged image that overshoots": lambda x: x + 0.05,
+    "one pixel is NaN": lambda x: torch.where(x == x.max(), NAN, x),
+    "one pixel is infinite": lambda x: torch.where(x == x.max(), INF, x),
+}
+
+
 @pytest.mark.parametrize(("model_class", "step_class"), STEPS)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_bad_pixel_stops_the_step_before_it_touches_the_weights(
-    model_class, step_class, bad
+@pytest.mark.parametrize("steps_done", [0, 1])
+def test_images_outside_0_to_1_are_refused_before_they_touch_the_weights(
+    model_class, step_class, steps_done
 ):
     model = model_class(3, **SMALL)
     step = step_class(model)
-    step(images())
+    for _ in range(steps_done):
+        step(images())
     before, x = weights(model), images()
-    x[2, 0, 3, 3] = bad
-    with pytest.raises(FloatingPointError, match="loss = "):
-        step(x)
+    x[0, 0, 0, 0], x[1, 0, 0, 0] = 0, 1
+    for name, scale in SCALED.items():
+        least, greatest = scale(x).min().item(), scale(x).max().item()
+        got = f"got values from {least:.4g} to {greatest:.4g}"
+        with pytest.raises(ValueError, match=rf"{got}.*\(x \+ 1\) / 2.*x / 255"):
+            step(scale(x))
+            print(f"images {name} were not refused")
     assert not any(changed(model, before))
-    step(images())  # and it can go on
+    step((1 + 1e-6) * x)  # as rounding does
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_bernoulli_elbo_is_never_positive():
+    x, values = torch.zeros(4, 1, 16, 16), {}
+    step = VAEStep(VAE(2, **SMALL), likelihood="bernoulli")
+    for _ in range(30):
+        values = step(x)
+    assert -50 < values["elbo"] < 0
+    with pytest.raises(ValueError, match="from -1 to -1"):  # it was +143432 nats once
+        step(x - 1)
+
+
+@pytest.mark.parametrize(("model_class", "step_class"), STEPS)
+def test_batches_that_no_step_can_take_are_named(model_class, step_class):
+    model = model_class(3, **SMALL)
+    before = weights(model)
+    for wrong, error, words in (
+        (torch.rand(0, 1, 16, 16), ValueError, r"without images, \(0, 1, 16, 16\)"),
+        (torch.rand(2, 3, 16, 16), ValueError, r"expected .* got \(2, 3, 16, 16\)"),
+        (torch.rand(2, 1, 20, 20), ValueError, r"expected .* got \(2, 1, 20, 20\)"),
+        (torch.rand(1, 16, 16), ValueError, r"expected .* got \(1, 16, 16\)"),
+        (torch.ones(2, 1, 16, 16).byte(), TypeError, "floats.*uint8.*x / 255"),
+        (torch.ones(2, 1, 16, 16).bool(), TypeError, "floats.*bool"),
+        (images().numpy(), TypeError, "got ndarray"),
+    ):
+        with pytest.raises(error, match=words):
+            step_class(model)(wrong)
+    assert not any(changed(model, before))
+
+
+def test_a_loss_that_is_no_number_stops_the_step_before_it_touches_the_weights():
+    for beta, weight in ((NAN, 0.0), (1.0, NAN)):
+        model = VAE(3, **SMALL)
+        with torch.no_grad():
+            model.encoder.layers[0].weight[0, 0] += weight
+        before = weights(model.decoder)
+        step = VAEStep(model, beta=lambda _, beta=beta: beta)
+        step.steps_done = 1  # else the decoder starts at the brightness of the images
+        with pytest.raises(FloatingPointError, match="loss = nan"):
+            step(images())
+        assert not any(changed(model.decoder, before))
+
+
+def test_an_optimal_variance_that_is_no_number_or_zero():
+    model, x = VAE(3, **SMALL), torch.ones(4, 1, 16, 16)
+    step = VAEStep(model, s2="optimal")
+    with torch.no_grad():
+        list(model.decoder.parameters())[-1].fill_(50.0)  # draws exactly white
+    assert step(x)["squared_error"] == 0 and model.s2 > 0
+    with torch.no_grad():
+        model.encoder.layers[0].weight.fill_(NAN)
+    with pytest.raises(FloatingPointError, match="squared error per value = nan"):
+        step(x)
+    assert model.s2.isfinite()
+
+
+def test_frozen_weights_stay_as_they_are():
+    model = Autoencoder(3, **SMALL)
+    model.encoder.requires_grad_(False)
+    frozen, learning = weights(model.encoder), weights(model.decoder)
+    AutoencoderStep(model)(images())
+    assert not any(changed(model.encoder, frozen))
+    assert all(changed(model.decoder, learning))
+
+
+def test_each_step_within_autocast_uses_the_newest_weights():
+    step = AutoencoderStep(Autoencoder(3, **SMALL))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert step(images()) != step(images())
+
+
+OPTIONS = [
+    *[(Autoencoder, AutoencoderStep, {}), (VAE, VAEStep, {}), (GAN, GANStep, {})],
+    (VAE, VAEStep, {"s2": "optimal"}),
+    (VAE, VAEStep, {"likelihood": "bernoulli"}),
+    (VAE, VAEStep, {"beta": lambda n: n}),
+    (GAN, GANStep, {"loss": "wasserstein", "n_critic": 2}),
+    (GAN, GANStep, {"r1": 1.0, "ema": 0.9}),
+    (GAN, GANStep, {"loss": "saturating"}),
+]
+
+
+@pytest.mark.parametrize(("model_class", "step_class", "options"), OPTIONS)
+def test_steps_on_any_images_keep_the_weights_finite(model_class, step_class, options):
+    for b, size, channels, fill, dtype in (
+        (1, 16, 1, None, torch.float32),
+        (5, 20, 3, None, torch.float64),
+        (2, 28, 1, None, torch.float16),
+        (3, 16, 3, 0.0, torch.float32),
+        (3, 16, 1, 0.5, torch.float32),
+        (3, 20, 1, 1.0, torch.float16),
+    ):
+        model = model_class(2, size, channels, 3)
+        before = weights(model)
+        x = torch.rand(b, channels, size, size) if fill is None else fill
+        x = torch.as_tensor(x).expand(b, channels, size, size).to(dtype)
+        step = step_class(model, **options)
+        values = step(x), step(x[:1])
+        assert all(math.isfinite(v) for part in values for v in part.values())
+        after = list(model.parameters())
+        assert all(p.isfinite().all() and p.dtype == torch.float32 for p in after)
+        assert any(changed(model, before))
 
 
 def test_a_bad_gradient_of_a_finite_loss_stops_the_step_too():
@@ -268,7 +404,7 @@ def test_a_bad_gradient_of_a_finite_loss_stops_the_step_too():
 
     model = Root()
     with pytest.raises(FloatingPointError, match="norm of its gradient = (nan|inf)"):
-        AutoencoderStep(model)(images() + 1)
+        AutoencoderStep(model)(images())
     assert model.a.item() == 0
 
 
@@ -303,7 +439,7 @@ def test_each_model_learns_within_seconds(model_class, step_class):
 
 
 @pytest.mark.parametrize("kind", ["autoencoder", "vae"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_mostly_black_images_do_not_kill_the_decoder(kind, seed):
     """White strokes on black, as in MNIST: the best constant image is soon beaten."""
     torch.manual_seed(seed)
@@ -337,8 +473,6 @@ def test_the_average_generator_follows_the_latest_one():
     step.use_average()
     for found, want in zip(model.generator.parameters(), expected, strict=True):
         torch.testing.assert_close(found, want)
-    with pytest.raises(ValueError, match="ema"):
-        GANStep(model, ema=1.0)
 
 
 def test_without_ema_the_average_is_the_generator_and_costs_nothing():
