@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import re
 import sys
@@ -90,6 +89,8 @@ class Folder:
             else:
                 self._create(description)
             self.checkpoints.mkdir(exist_ok=True)
+            for part in self.checkpoints.glob(".partial-*"):  # of a killed run
+                part.unlink()
             self.saved = self._latest()
             self.losses = self._open_losses(
                 self.saved[1]["steps_done"] if self.saved else 0
@@ -115,14 +116,15 @@ class Folder:
             stored = dict(json.loads(description.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise Problem(f"{description} is damaged: {error}") from error
+        now = self.settings
         differences = [
-            f"{key} was {stored.get(key)!r} and is now {self.settings.get(key)!r}"
-            for key in sorted(stored.keys() | self.settings.keys() - {"brightness"})
-            if key != "brightness" and stored.get(key) != self.settings.get(key)
+            f"{key} was {stored.get(key)!r} and is now {now.get(key)!r}"
+            for key in sorted((stored.keys() | now.keys()) - {"brightness"})
+            if stored.get(key) != now.get(key)
         ]
-        pairs = zip(stored.get("brightness", []), self.settings["brightness"])
-        if not differences and not all(math.isclose(*p, abs_tol=1e-5) for p in pairs):
-            differences = [f"{self.settings['data']} contains other images than before"]
+        pairs = zip(stored.get("brightness", []), now["brightness"], strict=False)
+        if not differences and any(abs(a - b) > 1e-5 for a, b in pairs):
+            differences = [f"{now['data']} now contains other images"]
         if differences:
             raise Problem(
                 f"{self.path} is another run: {'; '.join(differences)}. Use the same "

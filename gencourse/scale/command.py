@@ -9,7 +9,6 @@ each update, so that all copies stay equal. docs/scaling.md says what is exact a
 is not, and has the lines for torchrun and Slurm. Skip at first reading.
 """
 
-import contextlib
 import logging
 import os
 import sys

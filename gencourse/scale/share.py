@@ -86,14 +86,16 @@ def _share_noise(model: nn.Module, fabric: Any) -> None:
     Each process draws them for the whole batch, from generators that are in step, and
     keeps its rows; codes are small next to images.
     """
-    processes, rank = fabric.world_size, fabric.global_rank
+    n_processes = fabric.world_size
+
+    def own(rows: Tensor) -> Tensor:
+        return rows.chunk(n_processes)[fabric.global_rank]
+
     if hasattr(model, "prior"):
         prior = model.prior
-        model.prior = lambda n, rng=None: prior(n * processes, rng).chunk(processes)[
-            rank
-        ]
+        model.prior = lambda n, rng=None: own(prior(n * n_processes, rng))
     if hasattr(model, "reparameterize"):
         draw = model.reparameterize
-        model.reparameterize = lambda mu, logvar, rng=None: draw(
-            mu.repeat(processes, 1), logvar.repeat(processes, 1), rng
-        ).chunk(processes)[rank]
+        model.reparameterize = lambda mu, logvar, rng=None: own(
+            draw(mu.repeat(n_processes, 1), logvar.repeat(n_processes, 1), rng)
+        )
