@@ -1,5 +1,6 @@
-"""What a run writes, so that it can resume exactly where it stopped."""
+"""What a run writes, so that it can continue exactly where it stopped."""
 
+import hashlib
 import json
 import os
 import re
@@ -12,18 +13,20 @@ import torch
 from torch import Tensor
 
 from gencourse import steps, store
-from gencourse.scale.request import Problem
+from gencourse.scale.settings import Problem
+from gencourse.scale.share import optimizers
 
-_FORMAT = "gencourse checkpoint 1"
+# What file browsers leave in folders that they show.
+_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 def snapshot(step: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All that a step needs to go on: tensors, and numbers that JSON can hold."""
+    """All that a step needs to continue: tensors, and numbers that JSON can hold."""
     tensors = {f"model.{k}": v for k, v in step.model.state_dict().items()}
     if getattr(step, "ema", 0):
         average = step.average.state_dict()
         tensors |= {f"average.{k}": v for k, v in average.items()}
-    for name, optimizer in _optimizers(step).items():
+    for name, optimizer in optimizers(step).items():
         for i, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{i}.{k}": v for k, v in state.items()}
     if getattr(step, "rng", None) is not None:
@@ -43,7 +46,7 @@ def restore(step: Any, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> N
     step.model.load_state_dict(under("model"))
     if getattr(step, "ema", 0):
         step.average.load_state_dict(under("average"))
-    for name, optimizer in _optimizers(step).items():
+    for name, optimizer in optimizers(step).items():
         for i, p in enumerate(steps.weights(optimizer)):
             for key, value in under(f"{name}.{i}").items():
                 if value.dim():
@@ -55,73 +58,95 @@ def restore(step: Any, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> N
     vars(step).update(numbers)
 
 
-def _optimizers(step: Any) -> dict[str, torch.optim.Optimizer]:
-    found = vars(step).items()
-    return {k: v for k, v in found if isinstance(v, torch.optim.Optimizer)}
-
-
 class Folder:
     """What a run writes: run.json, losses.csv, checkpoints/ and model.safetensors.
 
-    Only the first process has one. `saved` is the newest whole checkpoint, or None.
-    Raises Problem for a folder that does not fit.
+    Only the first process has one. `saved` is the newest undamaged checkpoint, as
+    `snapshot` returned it, or None.
+
+    Args:
+        path: The folder; created where it is missing.
+        settings: What decides the numbers of the run, and facts about its images.
+        resume: Continue the run that the folder holds.
+
+    Raises:
+        Problem: The folder holds something else, or cannot be written.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], resume: bool) -> None:
         self.path, self.settings = path, settings
         self.checkpoints = path / "checkpoints"
         description = path / "run.json"
-        holds_run = description.is_file()
-        if resume and not holds_run:
-            raise Problem(f"{path} holds no run to go on with: leave out --resume")
-        if holds_run and not resume:
-            raise Problem(f"{path} holds a run: add --resume, or name another folder")
         try:
+            if resume and not description.is_file():
+                raise Problem(f"{path} contains no run to resume: leave out --resume")
+            if description.is_file() and not resume:
+                raise Problem(
+                    f"{path} contains a run: add --resume, or name another folder"
+                )
             if resume:
-                self._compare(description)
-            # A start that was killed may have left a file without its name.
-            elif path.exists() and set(path.iterdir()) - set(path.glob(".partial-*")):
-                raise Problem(f"{path} is not an empty folder: name another one")
-            path.mkdir(parents=True, exist_ok=True)
-            content = json.dumps(settings, indent=2) + "\n"
-            store.write_whole(description, content.encode())
+                self.settings = self._compare(description)
+            else:
+                self._create(description)
             self.checkpoints.mkdir(exist_ok=True)
+            for part in self.checkpoints.glob(".partial-*"):  # of a killed run
+                part.unlink()
             self.saved = self._latest()
-            self.file = self._losses(self.saved[1]["steps_done"] if self.saved else 0)
+            self.losses = self._open_losses(
+                self.saved[1]["steps_done"] if self.saved else 0
+            )
         except OSError as error:
             raise Problem(f"cannot write in {path} ({error})") from error
 
-    def _compare(self, description: Path) -> None:
+    def _create(self, description: Path) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        for path in self.path.iterdir():
+            # A start that was killed may have left a file without its name.
+            if path.name not in _LITTER and not path.name.startswith(".partial-"):
+                raise Problem(
+                    f"{self.path} is not empty, it contains {path.name}: name another "
+                    "folder"
+                )
+        content = json.dumps(self.settings, indent=2) + "\n"
+        store.write_whole(description, content.encode())
+
+    def _compare(self, description: Path) -> dict[str, Any]:
+        """The settings of the run in the folder, if they are today's."""
         try:
-            there = dict(json.loads(description.read_text(encoding="utf-8")))
+            stored = dict(json.loads(description.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise Problem(f"{description} is damaged: {error}") from error
-        other = [
-            f"{key} was {there.get(key)!r} and is now {self.settings.get(key)!r}"
-            for key in sorted(there.keys() | self.settings.keys())
-            if there.get(key) != self.settings.get(key)
+        now = self.settings
+        differences = [
+            f"{key} was {stored.get(key)!r} and is now {now.get(key)!r}"
+            for key in sorted((stored.keys() | now.keys()) - {"brightness"})
+            if stored.get(key) != now.get(key)
         ]
-        if other:
+        pairs = zip(stored.get("brightness", []), now["brightness"], strict=False)
+        if not differences and any(abs(a - b) > 1e-5 for a, b in pairs):
+            differences = [f"{now['data']} now contains other images"]
+        if differences:
             raise Problem(
-                f"{self.path} is of another run: {'; '.join(other)}. Take the same "
-                "settings, or another folder without --resume"
+                f"{self.path} is another run: {'; '.join(differences)}. Use the same "
+                "settings and images, or another folder without --resume"
             )
+        return stored
 
-    def _steps(self) -> list[Path]:
+    def _all(self) -> list[Path]:
         return sorted(self.checkpoints.glob("step-*.safetensors"))
 
     def _latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        for path in reversed(self._steps()):
+        for path in reversed(self._all()):
             try:
                 return self._read(path)
             except (ValueError, OSError) as error:
-                print(f"Not taken: {error}", file=sys.stderr)
+                print(f"Skipped: {error}", file=sys.stderr)
         return None
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, metadata = store.read(path)
         about = metadata.get("about", "")
-        if metadata.get("sha256") != store.digest(_FORMAT, about, tensors):
+        if metadata.get("sha256") != _digest(about, tensors):
             raise ValueError(f"{path} is damaged, or no checkpoint of this command")
         about = json.loads(about)
         if about["settings"] != self.settings:
@@ -131,20 +156,19 @@ class Folder:
     def checkpoint(self, done: int, tensors: dict, numbers: dict[str, Any]) -> None:
         """Write one, whole or not at all, and keep it and the one before."""
         about = json.dumps({"settings": self.settings, "numbers": numbers})
-        digest = store.digest(_FORMAT, about, tensors)
-        metadata = {"format": _FORMAT, "about": about, "sha256": digest}
+        metadata = {"about": about, "sha256": _digest(about, tensors)}
         path = self.checkpoints / f"step-{done:09d}.safetensors"
-        os.fsync(self.file.fileno())
+        os.fsync(self.losses.fileno())
         store.write_whole(path, safetensors.torch.save(tensors, metadata))
-        steps = self._steps()
-        before = [other for other in steps if other < path]
-        for other in steps:
-            # Those of later steps were not taken: they are damaged, and redone.
+        checkpoints = self._all()
+        before = [other for other in checkpoints if other < path]
+        for other in checkpoints:
+            # Those of later steps are damaged: they were skipped, and are redone.
             if other not in (path, *before[-1:]):
                 other.unlink()
 
-    def _losses(self, done: int) -> Any:
-        """losses.csv with the steps done: what came after a checkpoint is redone."""
+    def _open_losses(self, done: int) -> Any:
+        """losses.csv up to the step of the checkpoint: what came after is redone."""
         path = self.path / "losses.csv"
         if done and path.exists():
             content = path.read_bytes()
@@ -152,14 +176,18 @@ class Folder:
             if line is None:
                 raise Problem(
                     f"{path} is damaged: it has no line for step {done}. Move it "
-                    f"away to go on with a new one from step {done + 1}"
+                    f"away to continue with a new one from step {done + 1}"
                 )
             os.truncate(path, line.end())
         # Line by line, so that one can watch it grow and a crash costs nothing.
         return open(path, "a" if done else "w", encoding="utf-8", buffering=1)
 
     def add(self, done: int, epoch: int, values: dict[str, float]) -> None:
-        """One line of losses.csv."""
-        if self.file.tell() == 0:
-            self.file.write(",".join(["step", "epoch", *values]) + "\n")
-        self.file.write(",".join(map(repr, [done, epoch, *values.values()])) + "\n")
+        """Write one line of losses.csv."""
+        if self.losses.tell() == 0:
+            self.losses.write(",".join(["step", "epoch", *values]) + "\n")
+        self.losses.write(",".join(map(repr, [done, epoch, *values.values()])) + "\n")
+
+
+def _digest(about: str, tensors: dict[str, Tensor]) -> str:
+    return hashlib.sha256(about.encode() + safetensors.torch.save(tensors)).hexdigest()

@@ -5,24 +5,22 @@
 
 Lightning Fabric starts the processes and carries tensors between them. Each process
 holds the whole model and takes its share of every batch; gradients are averaged before
-each update, so that all copies stay equal. What is exact and what is not, and the lines
-for torchrun and Slurm, stand in docs/scaling.md. May be skipped at first reading.
+each update, so that all copies stay equal. docs/scaling.md says what is exact and what
+is not, and has the lines for torchrun and Slurm. Skip at first reading.
 """
 
-import argparse
-import contextlib
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from gencourse.scale.request import Problem, check, parser
-from gencourse.scale.run import STARTER, Stop, run
+from gencourse.scale.run import STARTER, Stop, run, say
+from gencourse.scale.settings import Problem, Settings, parse
 
 NO_FABRIC = """\
 this needs Lightning Fabric, which is not installed here:
@@ -31,93 +29,104 @@ this needs Lightning Fabric, which is not installed here:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 0 is success, 2 a wrong request, 1 a failed training.
+    """Run the command and return its exit code.
 
-    A run stopped by Ctrl-C or SIGTERM gives 130 or 143, as the shell expects.
+    0 is success, 2 a wrong request, 1 a failed training. A run stopped by Ctrl-C,
+    SIGTERM or SIGHUP gives 128 + the number of the signal, as shells expect.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a character must not end hours of training.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     if starter := os.environ.pop(STARTER, None):
-        threading.Thread(target=_follow, args=[int(starter)], daemon=True).start()
-    asked = parser().parse_args(arguments)
+        threading.Thread(target=_end_with, args=[int(starter)], daemon=True).start()
     try:
-        check(asked)
-        fabric = _fabric(asked)
+        settings = parse(arguments)
+        fabric = _fabric(settings)
     except Problem as problem:
-        return _say(problem)
-    patience = 0
-    try:
-        with Stop() as stop:
-            code = run(asked, fabric, stop)
-        patience = 10
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-    except Problem as problem:
-        code, patience = _say(problem), 10
-    except (OSError, RuntimeError) as error:
-        # A full disk, too little memory, or another process that is gone.
-        again = f"Go on from the last checkpoint in {asked.out} with --resume"
-        code = _say(Problem(f"training stopped: {error}. {again}", code=1))
-    finally:
-        for child in getattr(fabric.strategy.launcher, "procs", []):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(patience)
-            child.kill()
+        say(f"gencourse train: {problem}", sys.stderr)
+        return problem.code
+    code = _run(settings, fabric)
     # Fabric kills the whole run when a process that it started reports a failure, which
     # could cut the message of the first one short.
     return code if fabric.local_rank == 0 else 0
 
 
-def _say(problem: Problem) -> int:
-    if str(problem):
-        print(f"gencourse train: {problem}", file=sys.stderr, flush=True)
-    return problem.code
+def _run(settings: Settings, fabric: Any) -> int:
+    try:
+        with Stop() as stop:
+            code = run(settings, fabric, stop)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        return code
+    except Problem as problem:  # the same in all processes
+        if fabric.global_rank == 0:
+            say(f"gencourse train: {problem}", sys.stderr)
+        return problem.code
+    except (OSError, RuntimeError) as error:
+        # A full disk, too little memory, or another process that was lost.
+        say(
+            f"gencourse train: training stopped: {error}. Add --resume to continue "
+            f"from the last checkpoint in {settings.out}",
+            sys.stderr,
+        )
+        return 1
+    finally:
+        children = getattr(fabric.strategy.launcher, "procs", [])
+        ended = children.copy()
+        children.clear()  # Fabric watches this list, and kills us when one is killed
+        for child in ended:
+            child.kill()
 
 
-def _follow(starter: int) -> None:
-    """End with the process that started this one.
+def _end_with(starter: int) -> None:
+    """End this process when the one that started it has ended.
 
-    Where that is killed before the two have met, this one would wait for half an hour.
+    If that is killed before the two have connected, this one would wait half an hour.
     """
     while os.getppid() == starter:
         time.sleep(1)
     os._exit(1)
 
 
-def _fabric(asked: argparse.Namespace) -> Any:
+def _fabric(settings: Settings) -> Any:
     try:
         from lightning_fabric import Fabric
     except ImportError as error:
         raise Problem(NO_FABRIC) from error
     for name in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    devices, nodes = _processes(asked.devices, os.environ)
-    precision = {"32": "32-true", "bf16": "bf16-mixed"}[asked.precision]
+    devices, nodes = processes(settings.devices, os.environ)
+    precision = {"32": "32-true", "bf16": "bf16-mixed"}[settings.precision]
     try:
         return Fabric(
-            accelerator=asked.accelerator,
+            accelerator=settings.accelerator,
             devices=devices or "auto",
             num_nodes=nodes,
             precision=precision,
         )
     except (ValueError, RuntimeError) as error:
-        raise Problem(f"these devices cannot be had: {error}") from error
+        raise Problem(f"these devices are not available: {error}") from error
 
 
-def _processes(devices: int | None, environ: Any) -> tuple[int | None, int]:
+def processes(
+    devices: int | None, environment: Mapping[str, str]
+) -> tuple[int | None, int]:
     """Processes per machine (None: Fabric decides) and machines.
 
-    Whoever started us, torchrun or srun, has said it in the environment.
+    torchrun and srun, which start the processes themselves, say it in the environment.
     """
-    if "LOCAL_WORLD_SIZE" in environ:  # torchrun
-        found = int(environ["LOCAL_WORLD_SIZE"])
-        nodes = int(environ["WORLD_SIZE"]) // found
-    elif "SLURM_STEP_NUM_TASKS" in environ and "SLURM_NTASKS" in environ:  # srun
-        nodes = int(environ.get("SLURM_STEP_NUM_NODES", 1))
-        found = int(environ["SLURM_STEP_NUM_TASKS"]) // nodes
+    if "LOCAL_WORLD_SIZE" in environment:  # torchrun
+        started = int(environment["LOCAL_WORLD_SIZE"])
+        nodes = int(environment["WORLD_SIZE"]) // started
+    elif "SLURM_STEP_NUM_TASKS" in environment and "SLURM_NTASKS" in environment:
+        nodes = int(environment.get("SLURM_STEP_NUM_NODES", 1))
+        started = int(environment["SLURM_STEP_NUM_TASKS"]) // nodes
     else:
         return devices, 1
-    if devices not in (None, found):
+    if devices not in (None, started):
         raise Problem(
-            f"--devices {devices} was asked for, but {found} processes on each of "
-            f"{nodes} machines were started: leave it out"
+            f"--devices {devices} does not fit: {started} processes were started on "
+            f"each of {nodes} machines. Leave it out"
         )
-    return found, nodes
+    return started, nodes
