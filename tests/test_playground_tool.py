@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gencourse import models, store, train
+from gencourse import models, store
 from tools.publish import playground
 
 
@@ -58,7 +58,7 @@ def test_links_follow_the_home_page(tmp_path, home, lesson):
 
 
 def test_missing_weights_are_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(store, "PRETRAINED", tmp_path)
     target = tmp_path / "page.html"
     message = refused(["--to", target], capsys)
     assert "the page cannot be made: there is no file" in message
@@ -69,7 +69,7 @@ def test_missing_weights_are_named(tmp_path, monkeypatch, capsys):
 def test_damaged_weights_are_named(tmp_path, monkeypatch, capsys):
     whole = store.PRETRAINED / "vae.safetensors"
     (tmp_path / whole.name).write_bytes(whole.read_bytes()[:-1000])
-    monkeypatch.setattr(train, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(store, "PRETRAINED", tmp_path)
     assert "damaged" in refused(["--to", tmp_path / "page.html"], capsys)
 
 

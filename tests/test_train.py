@@ -605,7 +605,7 @@ def test_a_kill_during_save_leaves_the_old_file_whole(tmp_path):
     store.save(model, path)
     code = (
         "import os, signal, sys\n"
-        "from gencourse import models, train\n"
+        "from gencourse import models, store\n"
         "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"store.save(models.Autoencoder(9, 16, 1, 4), {str(path)!r})\n"
     )

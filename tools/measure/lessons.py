@@ -85,9 +85,13 @@ def at_once(paths: list[Path]) -> tuple[float, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         runs, logs = [], [Path(folder) / path.stem for path in paths]
         for path, log in zip(paths, logs, strict=True):
-            command = [sys.executable, __file__, path.stem[:2]]
+            command = [sys.executable, "-m", "tools.measure.lessons", path.stem[:2]]
             with open(log, "w") as file:
-                runs.append(subprocess.Popen(command, stdout=file, stderr=file))
+                runs.append(
+                    subprocess.Popen(
+                        command, cwd=notebooks.ROOT, stdout=file, stderr=file
+                    )
+                )
         codes = [run.wait() for run in runs]
         texts = [log.read_text() for log in logs]
     seconds = time.perf_counter() - start

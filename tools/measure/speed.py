@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from gencourse import data, faces, files, metrics, train
+from gencourse import data, faces, metrics, train
 from gencourse.models import GAN, VAE, Autoencoder
+from gencourse.sources.download import torchvision
 from gencourse.steps import AutoencoderStep, GANStep, VAEStep
 
 BATCH, MLP_BATCH = 128, 256
@@ -60,7 +61,7 @@ def data_loader(images: Tensor, batch: int, classic: bool = False) -> Iterable:
 
     With the transforms that torchvision's documentation recommends, or the classic one.
     """
-    transforms = files.torchvision().transforms
+    transforms = torchvision().transforms
     if classic:
         to_tensor = transforms.ToTensor()
     else:
