@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab test lint unit lessons course notebooks html student slides nbgrader \
-  test-browser test-load bench format clean distclean
+  test-browser bench format clean distclean
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
@@ -35,8 +35,8 @@ help:
 	@echo "make lint       check style;   make format  mend it"
 	@echo "make unit       unit tests only"
 	@echo "make lessons    compare every cell with its stored output (LESSON=02 for one)"
-	@echo "make test-browser  try site and slides in a headless browser (needs chromium)"
-	@echo "make test-load  run four lessons at once: are they in each other's way?"
+	@echo "make test-browser  site, slides and all lessons in JupyterLab, in a headless"
+	@echo "                browser (needs Chromium)"
 	@echo "make bench      measure training, its quality, scaling, the lessons (25 minutes)"
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
@@ -79,7 +79,7 @@ lint: $(READY)
 	$(PY) -m ruff format --check
 
 unit: $(READY)
-	$(PY) -m pytest tests --ignore=tests/browser --ignore=tests/load
+	$(PY) -m pytest tests --ignore=tests/browser
 
 lessons: $(READY)
 	@ls notebooks/$(LESSON)*.ipynb >/dev/null 2>&1 || { \
@@ -106,11 +106,8 @@ nbgrader: $(READY)
 slides: .venv/slides
 	@$(PY) -m tools.publish.editions slides
 
-test-browser: html .venv/slides .venv/browser
-	GENCOURSE_SITE=build/html $(PY) -m pytest tests/browser
-
-test-load: $(READY)
-	$(PY) -m pytest -s tests/load
+test-browser: $(EXTRAS)
+	$(PY) -m pytest tests/browser
 
 bench: $(READY)
 	@$(PY) -m tools.measure.speed
