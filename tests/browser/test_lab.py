@@ -192,7 +192,7 @@ def test_an_answer_is_judged(pages):
     page = pages["03_vae"]
     cell = page.locator('.jp-CodeCell:has-text("checks.check(\\"3.3\\"")').first
     formula = "0.5 * (mu**2 + logvar.exp() - 1 - logvar)"
-    for reduction, verdict in ((".sum()", "batch"), (".sum(1)", "right")):
+    for reduction, verdict in ((".sum()", "batch"), (".sum(1)", "right.")):
         cell.locator(".cm-content").click()
         page.keyboard.press("Control+a")
         page.keyboard.insert_text(
