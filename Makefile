@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab test lessons notebooks html student clean slides nbgrader lint format \
-  unit test-browser test-load bench distclean
+  unit test-browser bench distclean
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
@@ -34,8 +34,8 @@ help:
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
 	@echo "Editions: make slides, make nbgrader.  Style: make lint, make format."
-	@echo "Tests: make unit, make test-browser (needs Chromium), make test-load (four"
-	@echo "lessons at once), make bench (speed and quality, about 20 minutes)."
+	@echo "Tests: make unit, make test-browser (site, slides, all lessons in JupyterLab;"
+	@echo "needs Chromium), make bench (speed and quality, about 20 minutes)."
 	@echo
 	@echo "Options for the first set-up: PYTHON=python3.12 (which Python to use), CPU=1"
 	@echo "(the small build of torch for computers without an NVIDIA GPU)."
@@ -90,11 +90,8 @@ format: $(READY)
 unit: $(READY)
 	$(PY) -m pytest tests
 
-test-browser: html .venv/slides .venv/browser
-	GENCOURSE_SITE=build/html $(PY) -m pytest tests/browser
-
-test-load: $(READY)
-	$(PY) -m pytest -s tests/load
+test-browser: .venv/docs .venv/slides .venv/browser
+	$(PY) -m pytest tests/browser
 
 bench: $(READY)
 	@$(PY) -m tools.measure.speed

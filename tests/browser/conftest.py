@@ -1,59 +1,68 @@
-"""A headless Chromium that sees no network: `make test-browser` runs these tests."""
+"""A headless Chromium without a network: `make test-browser` runs these tests."""
 
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-LOCAL = ("file:", "data:", "blob:", "about:", "http://127.0.0.1", "http://localhost")
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+PATIENCE = 300_000  # ms; no test needs them, they only end one that hangs
+LOCAL = ("file:", "data:", "blob:", "about:", "http://127.0.0.1:", "ws://127.0.0.1:")
 
 
 @pytest.fixture(scope="session")
 def browser():
-    path = next(filter(None, map(shutil.which, NAMES)), None)
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:
-        pytest.fail(f"no browser: none of {', '.join(NAMES)} was found; install one")
+        pytest.fail(f"no browser: install one of {', '.join(CHROMIUM)}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=path,
+            args=["--no-sandbox", "--disable-dev-shm-usage", NO_NETWORK],
         )
         yield browser
         browser.close()
 
 
-@pytest.fixture
-def open_page(browser):
-    """Return `open(address, **context)`; its page must stay quiet and at home.
+@contextmanager
+def quiet_pages(browser):
+    """Give `open(address, **options)`, which returns a page in a context of its own.
 
-    `context` goes to `browser.new_context` (viewport, color_scheme ...). At the end of
-    the test an error on a page's console or a request to another machine fails it.
+    `options` go to `browser.new_context` (viewport, color_scheme ...). In the end, an
+    error on a page's console or a request to another machine fails the test.
     """
     contexts, problems = [], []
 
-    def guard(route):
-        if route.request.url.startswith(LOCAL):
-            route.continue_()
-        else:
-            problems.append(f"asked the network for {route.request.url}")
-            route.abort()
+    def note_request(request):
+        if not request.url.startswith(LOCAL):
+            problems.append(f"asked the network for {request.url}")
 
-    def open(address, **context):
-        contexts.append(browser.new_context(**context))
-        page = contexts[-1].new_page()
-        page.route("**/*", guard)
-        page.on("pageerror", lambda error: problems.append(f"page error: {error}"))
-        page.on(
-            "console", lambda line: line.type == "error" and problems.append(line.text)
-        )
-        page.on(
-            "requestfailed",
-            lambda request: problems.append(f"could not load {request.url}"),
-        )
+    def note_error(message):
+        source = message.location["url"]
+        # Browsers ask every server for an icon; not having one is no fault.
+        if message.type == "error" and not source.endswith("/favicon.ico"):
+            problems.append(f"{source}: {message.text}")
+
+    def note_failure(request):
+        # What a page no longer needs when it is left is aborted, not missing.
+        if request.failure != "net::ERR_ABORTED":
+            problems.append(f"could not load {request.url}: {request.failure}")
+
+    def open(address, **options):
+        context = browser.new_context(**options)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        context.on("request", note_request)
+        context.on("requestfailed", note_failure)
+        context.on("console", note_error)
+        context.on("weberror", lambda error: problems.append(str(error.error)))
+        page = context.new_page()
         page.goto(str(address))
         return page
 
@@ -61,6 +70,19 @@ def open_page(browser):
     for context in contexts:
         context.close()
     assert problems == []
+
+
+@pytest.fixture
+def open_page(browser):
+    with quiet_pages(browser) as open:
+        yield open
+
+
+@pytest.fixture(scope="module")
+def open_shared_page(browser):
+    """The same as `open_page`, for a page that all tests of a module share."""
+    with quiet_pages(browser) as open:
+        yield open
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +97,10 @@ def run_tool():
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def site(run_tool):
+    """The folder of the finished site."""
+    run_tool("site")
+    return ROOT / "build/html"

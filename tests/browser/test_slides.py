@@ -5,18 +5,17 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted(p.stem for p in ROOT.glob("notebooks/0[1-9]_*.ipynb"))
-by_lesson = pytest.mark.parametrize("lesson", LESSONS)
 SCREEN = {"viewport": {"width": 1280, "height": 720}}
 READY = "window.Reveal && Reveal.isReady()"
 
-# What is wrong with the slide that is shown.
+# What is wrong with the slide that is shown, as a list of words.
 PROBLEMS = """() => {
   const slide = Reveal.getCurrentSlide();
   const page = slide.querySelector(".page");
-  const found = [];
-  const wrong = (is, what) => { if (is) found.push(what); };
+  const problems = [];
+  const wrong = (is, what) => { if (is) problems.push(what); };
   wrong(page.scrollHeight > page.clientHeight, "too high");
   wrong(page.scrollWidth > page.clientWidth, "too wide");
   const area = page.getBoundingClientRect();
@@ -47,8 +46,21 @@ PROBLEMS = """() => {
   wrong(page.querySelector("mjx-merror, [data-mjx-error]"), "a bad formula");
   wrong(!page.querySelector("h1, h2").innerText.trim(), "no headline");
   wrong(!slide.querySelector("aside.notes").textContent.trim(), "no notes");
-  return found;
+  return problems;
 }"""
+# The problems of all slides by their headlines, and how many slides were visited.
+WALK = f"""() => {{
+  const problemsOf = {PROBLEMS};
+  const problems = {{}}, visited = new Set();
+  for (let more = true; more; Reveal.next()) {{
+    more = !Reveal.isLastSlide();
+    visited.add(Reveal.getCurrentSlide());
+    const wrong = problemsOf();
+    const headline = Reveal.getCurrentSlide().innerText.split("\\n")[0];
+    if (wrong.length) problems[`${{visited.size}}: ${{headline}}`] = wrong;
+  }}
+  return [problems, visited.size];
+}}"""
 
 
 @pytest.fixture(scope="session")
@@ -68,31 +80,20 @@ def open_deck(decks, open_page):
     return open
 
 
-@by_lesson
+@pytest.mark.parametrize("lesson", LESSONS)
 def test_every_slide_is_in_order(lesson, open_deck):
     page = open_deck(lesson)
-    total = page.evaluate("Reveal.getTotalSlides()")
-    found, seen = {}, set()
-    for number in range(1, total + 1):
-        seen.add(str(page.evaluate("Reveal.getIndices()")))
-        wrong = page.evaluate(PROBLEMS)
-        if wrong:
-            title = page.evaluate("Reveal.getCurrentSlide().innerText").split("\n")[0]
-            found[f"{number}: {title}"] = wrong
-        page.keyboard.press("ArrowRight")
-    assert found == {}
-    assert len(seen) == total >= 20, "the arrow key did not lead to every slide"
-    assert page.evaluate("Reveal.isLastSlide()")
+    problems, visited = page.evaluate(WALK)
+    assert problems == {}
+    assert visited == page.evaluate("Reveal.getTotalSlides()") >= 20
     assert page.locator(".page mjx-container svg").count() >= 5
 
 
 def test_what_is_wrong_would_be_noticed(open_deck):
     page = open_deck(LESSONS[0])
-    while not page.evaluate("!!Reveal.getCurrentSlide().querySelector('img')"):
-        page.keyboard.press("ArrowRight")
-    assert page.evaluate(PROBLEMS) == []
     page.evaluate(
         """() => {
+          while (!Reveal.getCurrentSlide().querySelector("img")) Reveal.next();
           const page = Reveal.getCurrentSlide().querySelector(".page");
           page.querySelector(".caption").innerHTML = "<p>$x$ and words</p>".repeat(20);
           page.querySelector("img").alt = "";
@@ -100,24 +101,24 @@ def test_what_is_wrong_would_be_noticed(open_deck):
           Reveal.getCurrentSlide().querySelector("aside").innerHTML = "";
         }"""
     )
-    found = set(page.evaluate(PROBLEMS))
-    assert {"too high", "too wide", "a part sticks out"} <= found
-    assert {"an image without a text", "a small figure", "no notes"} <= found
-    assert "a formula was not drawn" in found
+    problems = set(page.evaluate(PROBLEMS))
+    assert {"too high", "too wide", "a part sticks out"} <= problems
+    assert {"an image without a text", "a small figure", "no notes"} <= problems
+    assert "a formula was not drawn" in problems
 
 
 def test_the_speaker_sees_the_notes(open_deck):
     page = open_deck(LESSONS[0])
     for _ in range(3):
         page.keyboard.press("ArrowRight")
+    assert page.evaluate("Reveal.getSlidePastCount()") == 3
     notes = page.evaluate(
         "Reveal.getCurrentSlide().querySelector('aside.notes p').innerText"
     )
     with page.expect_popup() as popup:
         page.keyboard.press("s")
-    window = popup.value
     words = " ".join(re.findall(r"\w+", notes)[:6])
-    window.wait_for_function(
+    popup.value.wait_for_function(
         "words => document.body.innerText.replace(/\\W+/g, ' ').includes(words)",
         arg=words,
     )
