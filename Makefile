@@ -9,6 +9,8 @@ CONSTRAINTS ?= constraints.txt
 CPU ?=
 LESSON ?=
 LAB_ARGS ?=
+# Two files of tests, or two lessons, at a time; each on its own from top to bottom.
+TWO_AT_ONCE := --numprocesses=2 --dist=loadfile
 
 PY := .venv/bin/python
 READY := .venv/ready
@@ -63,9 +65,9 @@ test: $(READY)
 	@$(MAKE) --no-print-directory --keep-going lint unit lessons
 
 lessons: $(READY)
-	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
-	  --nbval-sanitize-with=tests/sanitize.cfg --junitxml=build/lessons.xml \
-	  notebooks/$(LESSON)*.ipynb
+	$(PY) -m pytest $(TWO_AT_ONCE) --nbval --nbval-current-env \
+	  --nbval-cell-timeout=300 --nbval-sanitize-with=tests/sanitize.cfg \
+	  --junitxml=build/lessons.xml notebooks/$(LESSON)*.ipynb
 
 notebooks: $(READY)
 	@$(PY) -m tools.publish.notebooks store $(LESSON)
@@ -88,7 +90,7 @@ format: $(READY)
 	$(PY) -m ruff format
 
 unit: $(READY)
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests $(TWO_AT_ONCE)
 
 test-browser: .venv/docs .venv/slides .venv/browser
 	$(PY) -m pytest tests/browser
