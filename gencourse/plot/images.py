@@ -8,17 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gencourse.plot.picture import (
-    DPI,
-    FACE,
-    MAX_WIDTH,
-    Labels,
-    Picture,
-    canvas,
-    check_count,
-    style,
-    use_fallback_fonts,
-)
+from gencourse.plot.picture import DPI, FACE, MAX_WIDTH, Labels, Picture, canvas, style
 
 EDGE, GAP = 8, 6  # pixels of white around a grid and between its images
 
@@ -76,7 +66,6 @@ def _text_size(texts: Labels, points: float) -> tuple[int, int]:
 
     figure = Figure(dpi=DPI)
     texts = [figure.text(0, 0, text, size=points) for text in texts or [] if text]
-    use_fallback_fonts(figure)
     sizes = [text.get_window_extent().size for text in texts]
     return tuple(np.ceil(np.max([(0, 0), *sizes], axis=0)).astype(int).tolist())
 
@@ -90,6 +79,11 @@ def _fitting_scale(side: int, columns: int, text_width: int, room: int) -> float
             break
         scale = scale - 1 if scale > 1 else 1 / (round(1 / scale) + 1)
     return scale
+
+
+def _check_count(labels: Labels, name: str, wanted: int) -> None:
+    if labels is not None and len(labels) != wanted:
+        raise ValueError(f"{name}: expected {wanted} of them, got {len(labels)}")
 
 
 def grid(
@@ -120,9 +114,9 @@ def grid(
     x = checked_images(x)
     columns = min(columns, len(x))
     rows = -(-len(x) // columns)
-    check_count(titles, "titles", len(x))
-    check_count(row_labels, "row_labels", rows)
-    check_count(column_labels, "column_labels", columns)
+    _check_count(titles, "titles", len(x))
+    _check_count(row_labels, "row_labels", rows)
+    _check_count(column_labels, "column_labels", columns)
     with style():
         row_width, _ = _text_size(row_labels, 13)
         text_width, above = _text_size(titles, 12)

@@ -16,7 +16,6 @@ import numpy as np
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 AMBER, SKY, BLACK, GRAY = "#E69F00", "#56B4E9", "#222222", "#8A8A8A"
 COLORS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, BLACK, GRAY)
-CONTINUOUS, DIVERGING = "viridis", "PuOr_r"
 
 FONT = "DejaVu Sans"  # it comes with matplotlib
 DPI, FACE = 100, 96  # FACE: the width in pixels at which a small image is shown
@@ -58,7 +57,11 @@ class Picture:
     alt: str
 
     def __post_init__(self) -> None:
-        check_alt(self.alt)
+        if len(self.alt.strip()) < 20:
+            raise ValueError(
+                f"alt={self.alt!r} is too short: say in a sentence of at least 20 "
+                "characters what the picture shows, for readers who cannot see it"
+            )
 
     @property
     def width(self) -> int:
@@ -81,15 +84,8 @@ class Picture:
         return data, {"image/png": {"alt": self.alt}}  # where nbconvert looks for it
 
 
-def check_alt(alt: str) -> None:
-    if not isinstance(alt, str) or len(alt.strip()) < 20:
-        raise ValueError(
-            f"alt={alt!r} is too short: say in a sentence of at least 20 characters "
-            "what the picture shows, for readers who cannot see it"
-        )
-
-
-def encode(rgb: np.ndarray, alt: str, level: int = 9) -> bytes:
+def encode(rgb: np.ndarray, alt: str, level: int = 9) -> Picture:
+    """A Picture of bytes (H, W, 3), compressed as strongly as level (0 to 9) says."""
     from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
@@ -97,13 +93,18 @@ def encode(rgb: np.ndarray, alt: str, level: int = 9) -> bytes:
     file = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(rgb))
     image.save(file, "png", pnginfo=info, compress_level=level)
-    return file.getvalue()
+    return Picture(file.getvalue(), alt)
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The course's style, with the fonts that `use_fallback_fonts` tries."""
+    """The course's style.
+
+    Each character comes from the first font that has it: ours, the reader's, then those
+    for Chinese, Japanese and Korean that are installed.
+    """
     import matplotlib
+    from matplotlib.font_manager import fontManager
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         settings = matplotlib.rcParams
@@ -111,36 +112,30 @@ def style() -> Iterator[None]:
         matplotlib.rcdefaults()
         for group, options in _STYLE:
             matplotlib.rc(group, **options)
-        settings["font.sans-serif"] = [FONT, *chain(*own), *_CJK_FONTS]
+        installed = {font.name.lower() for font in fontManager.ttflist}
+        families = dict.fromkeys([FONT, *chain(*own), *_CJK_FONTS])
+        settings["font.family"] = [f for f in families if f.lower() in installed]
         # matplotlib warns of each missing character; `canvas` warns once of all.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         yield
 
 
-def use_fallback_fonts(figure) -> tuple[list[str], str]:
-    """Lets texts take characters that their font lacks from other installed fonts.
-
-    Returns:
-        The families that were added, and the characters that no font has.
-    """
+def _missing_characters(figure) -> str:
+    """The characters that no font of `style` has, but for texts with their own font."""
     from matplotlib import rcParams
-    from matplotlib.font_manager import FontProperties, fontManager, get_font
+    from matplotlib.font_manager import FontProperties, findfont, get_font
     from matplotlib.text import Text
 
-    texts = [t for t in figure.findobj(Text) if not t.get_fontproperties().get_file()]
-    missing = {c for text in texts for c in text.get_text() if not c.isascii()}
-    families = [name for text in texts for name in text.get_fontfamily()]
-    installed = {font.name.lower() for font in fontManager.ttflist}
-    added = []
-    for family in dict.fromkeys([FONT, *families, *rcParams["font.sans-serif"]]):
-        if missing and family.lower() in installed:
-            font = get_font(fontManager.findfont(FontProperties(family=[family])))
-            covered = {c for c in missing if font.get_char_index(ord(c))}
-            missing -= covered
-            added += [family] if covered and family != FONT else []
-    for text in texts if added else ():
-        text.set_fontfamily([*text.get_fontfamily(), *added])
-    return added, "".join(sorted(missing))
+    families = rcParams["font.family"]
+    missing = set()
+    for text in figure.findobj(Text):
+        font = text.get_fontproperties()
+        if font.get_family() == families and font.get_file() is None:
+            missing |= {c for c in text.get_text() if not c.isascii()}
+    for family in families if missing else ():
+        font = get_font(findfont(FontProperties(family=[family])))
+        missing = {c for c in missing if not font.get_char_index(ord(c))}
+    return "".join(sorted(missing))
 
 
 @contextmanager
@@ -160,10 +155,10 @@ def canvas(
         rows, columns: of axes; with rows = 0 the figure has none.
         width, height: in pixels, at most 1000 x 2000.
     """
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    check_alt(alt)
     if not (100 <= width <= MAX_WIDTH and 40 <= height <= MAX_HEIGHT):
         raise ValueError(
             f"a picture of {width} x {height} pixels: the width must be 100 to "
@@ -177,20 +172,13 @@ def canvas(
         axes = list(figure.subplots(rows, columns, squeeze=False).flat) if rows else []
         page = SimpleNamespace(figure=figure, axes=axes)
         yield page
-        agg.draw()  # sets the texts of the ticks
-        added, missing = use_fallback_fonts(figure)
-        if missing:
+        agg.draw()
+        if missing := _missing_characters(figure):
             warnings.warn(
-                f"no font found for {missing}: install one, such as Noto Sans CJK, or "
-                "name yours in matplotlib.rcParams['font.family']",
+                f"no font found for {missing}: name one that has them in "
+                "matplotlib.rcParams['font.family'], or install one, such as Noto Sans "
+                "CJK, delete fontlist-*.json in "
+                f"{matplotlib.get_cachedir()}, and restart the kernel",
                 stacklevel=3,
             )
-        if added:
-            agg.draw()
-        rgb = np.asarray(agg.buffer_rgba())[..., :3]
-        page.picture = Picture(encode(rgb, alt), alt)
-
-
-def check_count(labels: Sequence | None, name: str, wanted: int) -> None:
-    if labels is not None and len(labels) != wanted:
-        raise ValueError(f"{name}: expected {wanted} of them, got {len(labels)}")
+        page.picture = encode(np.asarray(agg.buffer_rgba())[..., :3], alt)
