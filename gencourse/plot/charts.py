@@ -21,7 +21,7 @@ _DASHES = {"color": GRAY, "lw": 1.5, "ls": (0, (4, 3)), "zorder": 1}
 
 
 def _numbers(values, name: str, ndim: int = 1) -> np.ndarray:
-    """An array of at least one number; the others may be NaN or infinite."""
+    """Return an array; at least one of its numbers is finite."""
     array = torch.as_tensor(values).detach().cpu().double().numpy()
     if array.ndim != ndim or array.size == 0:
         raise ValueError(f"{name}: expected {ndim}-D numbers, got shape {array.shape}")
@@ -37,12 +37,12 @@ def _check_series(series: Mapping, most: int = len(COLORS)) -> None:
 
 
 def _note(axes, text: str, at, offset: tuple[float, float], **options) -> None:
-    """Writes text beside a place in the axes, shifted by an offset in points."""
+    """Write text beside a place in the axes, shifted by an offset in points."""
     axes.annotate(text, at, xytext=offset, textcoords="offset points", **options)
 
 
 def _labels_at_right(axes, ends: list[tuple[float, str, str]]) -> None:
-    """Writes each (y, text, color) beside the axes at height y, or as near as fits."""
+    """Write each (y, text, color) beside the axes at height y, or as near as fits."""
     from matplotlib.colors import to_rgb
 
     axes.figure.draw_without_rendering()
@@ -62,7 +62,7 @@ def _labels_at_right(axes, ends: list[tuple[float, str, str]]) -> None:
 
 
 def _vlines(axes, lines: Lines) -> None:
-    """Draws dashed vertical lines with their texts on top."""
+    """Draw dashed vertical lines with their texts above the axes."""
     above = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
     for text, at in (lines or {}).items():
         axes.axvline(at, **_DASHES)
@@ -70,7 +70,7 @@ def _vlines(axes, lines: Lines) -> None:
 
 
 def _legend(axes) -> None:
-    """Draws a legend at the right of the axes, where it covers no data."""
+    """Draw a legend at the right of the axes, where it covers no data."""
     place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}
     axes.legend(**place, handlelength=1.2, handletextpad=0.5)
 
@@ -83,7 +83,7 @@ def _colorbar(page, marks, axes, label: str, aspect: float = 20) -> None:
 
 
 def _logarithmic(axes, which: str, ticks=None) -> None:
-    """Makes an axis logarithmic, with plain numbers at ticks or at 1, 2, 5, 10 ..."""
+    """Make an axis logarithmic, with plain numbers at ticks or at 1, 2, 5, 10 ..."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     axes.set(**{f"{which}scale": "log"})
@@ -181,7 +181,6 @@ def bars(
         for numbers in (values, errors or {})
     )
     groups = list(dict.fromkeys(group for row in table.values() for group in row))
-    _check_series(dict.fromkeys(groups))
     thick, side_by_side = 0.8 / len(groups), len(groups) > 1
     row_height = 12 + 26 * len(groups) if side_by_side else 40
     height = 90 + 30 * bool(vlines) + row_height * len(table)

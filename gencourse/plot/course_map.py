@@ -27,8 +27,8 @@ def map_of_the_course(highlight: str = "both", *, images) -> Picture:
     colors = {"compress": BLUE, "generate": ORANGE}
     if highlight not in ("both", *colors):
         raise ValueError(f"{highlight=}: expected 'both', 'compress' or 'generate'")
-    x = checked_images(images)[:5]
-    tiles = squares(x, 56 / x.shape[3])
+    images = checked_images(images)[:5]
+    tiles = squares(images, 56 / images.shape[3])
     walk = np.linspace(0.09, 0.91, len(tiles))
     with canvas(ALT.format(highlight), width=960, height=420) as page:
         page.figure.set_layout_engine("none")
@@ -37,9 +37,9 @@ def map_of_the_course(highlight: str = "both", *, images) -> Picture:
         axes.axis("off")
         _image_space(axes, walk, tiles)
         _latent_space(axes, walk)
-        for x, name, count in ((222, "image", "49,152"), (808, "latent", "8")):
-            axes.text(x, 384, f"{name} space", ha="center", size=19, weight="bold")
-            axes.text(x, 361, f"{count} numbers", ha="center", color="#555555")
+        for at, name, count in ((222, "image", "49,152"), (808, "latent", "8")):
+            axes.text(at, 384, f"{name} space", ha="center", size=19, weight="bold")
+            axes.text(at, 361, f"{count} numbers", ha="center", color="#555555")
         for name, color in colors.items():
             _arrow(axes, name, color, dim=highlight not in ("both", name))
         axes.set(xlim=(0, 960), ylim=(0, 420))
@@ -47,7 +47,7 @@ def map_of_the_course(highlight: str = "both", *, images) -> Picture:
 
 
 def _arrow(axes, name: str, color: str, dim: bool) -> None:
-    """Draws an arrow between the spaces, with its name and symbols; pale if dim."""
+    """Draw an arrow between the spaces with its name and symbols; pale if dim."""
     start, end, y, at, symbols = {
         "compress": (448, 656, 318, 234, r"encoder  $q_\phi(z\,|\,x)$"),
         "generate": (656, 448, 64, 134, r"decoder  $p_\theta(x\,|\,z)$,  $G(z)$"),

@@ -1,4 +1,4 @@
-"""Images as they come: in rows, or above their reconstructions."""
+"""Images in rows, or above their reconstructions."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gencourse.plot.picture import DPI, FACE, MAX_WIDTH, Labels, Picture, canvas, style
+from gencourse.plot.picture import (
+    DPI,
+    FACE,
+    MAX_WIDTH,
+    Labels,
+    Picture,
+    canvas,
+    style,
+    use_fallback_fonts,
+)
 
 EDGE, GAP = 8, 6  # pixels of white around a grid and between its images
 
 
 def _stack(images) -> Tensor:
     if isinstance(images, (list, tuple)):
-        images = [torch.as_tensor(image).detach().cpu() for image in images]
-        shapes = sorted({tuple(image.shape) for image in images})
-        if len(shapes) != 1:
-            raise ValueError(f"expected images or rows of one shape, got {shapes}")
-        images = torch.stack(images)
+        images = torch.stack([torch.as_tensor(image).cpu() for image in images])
     return torch.as_tensor(images).detach().cpu()
 
 
 def checked_images(images, name: str = "images") -> Tensor:
-    """(N, C, H, W) floats in [0, 1] on the CPU.
+    """Return images as (N, C, H, W) floats in [0, 1] on the CPU.
 
     Linear reconstructions may overshoot by up to 0.5 and are clipped.
-
-    Raises:
-        TypeError: for whole numbers.
-        ValueError: for another shape, NaN, or values farther from [0, 1].
     """
     x = _stack(images)
     x = x[None] if x.ndim == 3 else x
@@ -66,12 +67,13 @@ def _text_size(texts: Labels, points: float) -> tuple[int, int]:
 
     figure = Figure(dpi=DPI)
     texts = [figure.text(0, 0, text, size=points) for text in texts or [] if text]
+    use_fallback_fonts(figure)
     sizes = [text.get_window_extent().size for text in texts]
     return tuple(np.ceil(np.max([(0, 0), *sizes], axis=0)).astype(int).tolist())
 
 
 def _fitting_scale(side: int, columns: int, text_width: int, room: int) -> float:
-    """Draws an image about 96 pixels wide, or smaller where a row exceeds the room."""
+    """The scale for images 96 pixels wide, or less where a row exceeds the room."""
     scale = max(1, round(FACE / side))
     while side * scale > 16:
         pitch = max(round(side * scale), text_width) + GAP
@@ -102,11 +104,11 @@ def grid(
     Args:
         images: (N, C, H, W), or (rows, columns, C, H, W), or a list of rows
             (N, C, H, W) or of images (C, H, W); floats in [0, 1], C = 1 or 3.
-        columns: images in a row (a list of rows has its own).
+        columns: images in a row; rows given as such keep their length.
         titles: one per image, above it.
         row_labels, column_labels: at the left of the rows, above the columns.
         scale: None draws an image about 96 pixels wide, or smaller where a row would
-            not fit (averaging pixels if nothing else helps).
+            not fit (averaging pixels if necessary).
     """
     x = _stack(images)
     if x.ndim == 5:
@@ -130,13 +132,11 @@ def grid(
     if scale is None:
         room = MAX_WIDTH - left - EDGE
         scale = _fitting_scale(x.shape[3], columns, text_width, room)
-    elif scale < 1 or scale != int(scale):
-        raise ValueError(f"scale={scale}: expected a whole number from 1 up")
     tiles = squares(x, scale)
     high, wide = tiles.shape[1:3]
     pitch_x, pitch_y = max(wide, text_width) + GAP, above + high + GAP
-    width = max(100, left + columns * pitch_x - GAP + EDGE, title_width + 2 * EDGE)
-    height = max(40, top + (rows - 1) * pitch_y + high + EDGE)
+    width = max(left + columns * pitch_x - GAP + EDGE, title_width + 2 * EDGE)
+    height = top + (rows - 1) * pitch_y + high + EDGE
     corners = [  # of the images
         (left + column * pitch_x + (pitch_x - GAP - wide) // 2, top + row * pitch_y)
         for row in range(rows)
@@ -173,13 +173,13 @@ def pairs(
     difference: bool = False,
     labels: Sequence[str] = ("original", "reconstruction"),
 ) -> Picture:
-    """Images above, their reconstructions below, and |x_hat - x| if asked for.
+    """Images above, their reconstructions below, and optionally |x_hat - x|.
 
     Args:
         x, x_hat: (N, C, H, W) in [0, 1], N about 8.
-        difference: adds a row that is black where x_hat equals x and in full color
-            where they differ most; its label says by how much.
-        labels: what to write beside the first two rows.
+        difference: adds a row that is black where x_hat equals x and brightest where
+            they differ most; its label says by how much.
+        labels: the names of the first two rows.
     """
     x, x_hat = checked_images(x, "x"), checked_images(x_hat, "x_hat")
     if x.shape != x_hat.shape:

@@ -6,8 +6,9 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,11 +50,11 @@ Labels = Sequence[str] | None
 Lines = Mapping[str, float] | None  # text -> where the line lies
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Picture:
     """A PNG file and its alternative text; a cell that ends with one shows it."""
 
-    png: bytes
+    png: bytes = field(repr=False)
     alt: str
 
     def __post_init__(self) -> None:
@@ -63,21 +64,9 @@ class Picture:
                 "characters what the picture shows, for readers who cannot see it"
             )
 
-    @property
-    def width(self) -> int:
-        return int.from_bytes(self.png[16:20], "big")
-
-    @property
-    def height(self) -> int:
-        return int.from_bytes(self.png[20:24], "big")
-
     def save(self, path) -> None:
-        """Writes the PNG file."""
-        with open(path, "wb") as file:
-            file.write(self.png)
-
-    def __repr__(self) -> str:
-        return f"Picture({self.width} x {self.height}: {self.alt})"
+        """Write the PNG file."""
+        Path(path).write_bytes(self.png)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         data = {"image/png": self.png, "text/plain": self.alt}
@@ -85,7 +74,7 @@ class Picture:
 
 
 def encode(rgb: np.ndarray, alt: str, level: int = 9) -> Picture:
-    """A Picture of bytes (H, W, 3), compressed as strongly as level (0 to 9) says."""
+    """Make a Picture of RGB bytes (H, W, 3); a low level (0 to 9) is fast."""
     from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
@@ -98,13 +87,8 @@ def encode(rgb: np.ndarray, alt: str, level: int = 9) -> Picture:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The course's style.
-
-    Each character comes from the first font that has it: ours, the reader's, then those
-    for Chinese, Japanese and Korean that are installed.
-    """
+    """Draw in the course's style, with the fonts that `use_fallback_fonts` tries."""
     import matplotlib
-    from matplotlib.font_manager import fontManager
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         settings = matplotlib.rcParams
@@ -112,37 +96,46 @@ def style() -> Iterator[None]:
         matplotlib.rcdefaults()
         for group, options in _STYLE:
             matplotlib.rc(group, **options)
-        installed = {font.name.lower() for font in fontManager.ttflist}
-        families = dict.fromkeys([FONT, *chain(*own), *_CJK_FONTS])
-        settings["font.family"] = [f for f in families if f.lower() in installed]
+        settings["font.sans-serif"] = [FONT, *chain(*own), *_CJK_FONTS]
         # matplotlib warns of each missing character; `canvas` warns once of all.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         yield
 
 
-def _missing_characters(figure) -> str:
-    """The characters that no font of `style` has, but for texts with their own font."""
+def use_fallback_fonts(figure) -> tuple[list[str], str]:
+    """Let texts take characters that their font lacks from other installed fonts.
+
+    Only the fonts that are needed: matplotlib opens all of a text's fonts, and
+    complains of each that has no bold.
+
+    Returns:
+        The families that were added, and the characters that no font has.
+    """
     from matplotlib import rcParams
-    from matplotlib.font_manager import FontProperties, findfont, get_font
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
     from matplotlib.text import Text
 
-    families = rcParams["font.family"]
-    missing = set()
-    for text in figure.findobj(Text):
-        font = text.get_fontproperties()
-        if font.get_family() == families and font.get_file() is None:
-            missing |= {c for c in text.get_text() if not c.isascii()}
-    for family in families if missing else ():
-        font = get_font(findfont(FontProperties(family=[family])))
-        missing = {c for c in missing if not font.get_char_index(ord(c))}
-    return "".join(sorted(missing))
+    texts = [t for t in figure.findobj(Text) if not t.get_fontproperties().get_file()]
+    missing = {c for text in texts for c in text.get_text() if not c.isascii()}
+    families = [name for text in texts for name in text.get_fontfamily()]
+    installed = {font.name.lower() for font in fontManager.ttflist}
+    added = []
+    for family in dict.fromkeys([FONT, *families, *rcParams["font.sans-serif"]]):
+        if missing and family.lower() in installed:
+            font = get_font(findfont(FontProperties(family=[family])))
+            covered = {c for c in missing if font.get_char_index(ord(c))}
+            missing -= covered
+            added += [family] if covered and family != FONT else []
+    for text in texts if added else ():
+        text.set_fontfamily([*text.get_fontfamily(), *added])
+    return added, "".join(sorted(missing))
 
 
 @contextmanager
 def canvas(
     alt: str, rows: int = 1, columns: int = 1, width: int = 900, height: int = 400
 ) -> Iterator[SimpleNamespace]:
-    """Makes matplotlib axes in the style of the course, and a Picture of them.
+    """Make matplotlib axes in the style of the course, and a Picture of them.
 
         with plot.canvas("A parabola with its minimum at 0.") as page:
             page.axes[0].plot(x, x**2)
@@ -159,11 +152,10 @@ def canvas(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not (100 <= width <= MAX_WIDTH and 40 <= height <= MAX_HEIGHT):
+    if width > MAX_WIDTH or height > MAX_HEIGHT:
         raise ValueError(
-            f"a picture of {width} x {height} pixels: the width must be 100 to "
-            f"{MAX_WIDTH}, the height 40 to {MAX_HEIGHT}; take fewer rows, columns or "
-            "images, or a smaller scale"
+            f"a picture of {width} x {height} pixels is larger than {MAX_WIDTH} x "
+            f"{MAX_HEIGHT}: take fewer rows, columns or images, or a smaller scale"
         )
     with style():
         figure = Figure((width / DPI, height / DPI), layout="constrained")
@@ -172,8 +164,11 @@ def canvas(
         axes = list(figure.subplots(rows, columns, squeeze=False).flat) if rows else []
         page = SimpleNamespace(figure=figure, axes=axes)
         yield page
-        agg.draw()
-        if missing := _missing_characters(figure):
+        agg.draw()  # sets the texts of the ticks
+        added, missing = use_fallback_fonts(figure)
+        if added:
+            agg.draw()
+        if missing:
             warnings.warn(
                 f"no font found for {missing}: name one that has them in "
                 "matplotlib.rcParams['font.family'], or install one, such as Noto Sans "

@@ -26,7 +26,7 @@ def explorer(
 
     Args:
         draw: takes the list of slider values and returns one image (C, H, W) in [0, 1]
-            or a Picture. An error that it raises is shown below the sliders.
+            or a Picture. Its errors are shown below the sliders.
         sliders: names (from -1 to 1, first at 0) or (name, low, high, first[, step]).
         twin: a static picture, such as a `grid` with a row per slider.
         sample: returns the values for the button "random" (default: uniform).
@@ -68,7 +68,7 @@ class Explorer:
         return [slider.value for slider in self.sliders]
 
     def set(self, values: Sequence[float]) -> None:
-        """Moves all sliders, within their ranges, and draws once."""
+        """Move all sliders, within their ranges, and draw once."""
         self.quiet = True
         for slider, value in zip(self.sliders, values, strict=True):
             slider.value = float(value)
