@@ -212,7 +212,7 @@ def test_import_rules(name):
         ("data", "import torchvision"),
         ("train", "def f():\n    from torchvision.utils import make_grid"),
         ("plot", "import ipywidgets"),
-        ("checks", "from gencourse.checks import lesson01"),
+        ("checks", "from gencourse.checks.lesson01 import EXERCISES"),
         ("scale.run", "from lightning_fabric import Fabric"),
         ("checks.compare", "from gencourse import data"),
         ("train", "def f():\n    import lightning_fabric"),
