@@ -69,9 +69,10 @@ class Explorer:
 
     def set(self, values: Sequence[float]) -> None:
         """Move all sliders, within their ranges, and draw once."""
+        moves = list(zip(self.sliders, map(float, values), strict=True))
         self.quiet = True
-        for slider, value in zip(self.sliders, values, strict=True):
-            slider.value = float(value)
+        for slider, value in moves:
+            slider.value = value
         self.quiet = False
         self._redraw()
 
