@@ -105,8 +105,8 @@ def style() -> Iterator[None]:
 def use_fallback_fonts(figure) -> tuple[list[str], str]:
     """Let texts take characters that their font lacks from other installed fonts.
 
-    Only the fonts that are needed: matplotlib opens all of a text's fonts, and
-    complains of each that has no bold.
+    It adds only the fonts that are needed: matplotlib opens every font of a text and
+    logs a warning for each one without a bold weight.
 
     Returns:
         The families that were added, and the characters that no font has.
