@@ -24,8 +24,7 @@ def test_knobs_are_uniform_seeded_and_named():
     assert len(set(faces.KNOB_NAMES)) == 8
 
 
-@pytest.mark.parametrize("size", [16, 28, 32, 64, 128, 256])
-@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("size, gray", [(16, False), (33, True), (256, False)])
 def test_shapes_and_range(size, gray):
     images = faces.render(faces.sample_knobs(3), size, gray)
     assert images.shape == (3, 1 if gray else 3, size, size)
@@ -117,7 +116,7 @@ def test_no_face_is_so_narrow_that_it_is_nan():
     assert faces.render(knobs, 16).isfinite().all()
 
 
-@pytest.mark.parametrize("size", [16, 31, 64, 128])
+@pytest.mark.parametrize("size", [16, 31, 128])
 @pytest.mark.parametrize(
     "dtype, tolerance",
     [(torch.float16, 2e-3), (torch.bfloat16, 1e-2), (torch.float64, 2e-4)],
@@ -135,7 +134,6 @@ def test_a_face_is_the_same_in_every_type(size, dtype, tolerance):
     "bad, message",
     [
         (torch.zeros(8), r"got \(8,\)"),
-        (torch.zeros(2, 7), r"got \(2, 7\)"),
         ([[0.0] * 8], "got list"),
         (torch.zeros(2, 8, dtype=torch.long), "int64"),
         (torch.full((1, 8), float("nan")), "finite.*nan"),
@@ -147,7 +145,7 @@ def test_render_names_what_is_wrong(bad, message):
         faces.render(bad)
 
 
-@pytest.mark.parametrize("size", [8, 257, 0, -32, 32.0, "32"])
+@pytest.mark.parametrize("size", [8, 257, 32.0])
 def test_size_out_of_range(size):
     with pytest.raises(ValueError, match="16 to 256"):
         faces.render(torch.zeros(1, 8), size)
@@ -159,16 +157,12 @@ def test_numpy_numbers_are_sizes_and_counts():
     assert torch.equal(faces.render(knobs, np.int64(28)), faces.render(knobs, 28))
 
 
-@pytest.mark.parametrize("n", [-1, 1.5, "3", None])
-def test_sample_knobs_names_a_count_out_of_range(n):
-    with pytest.raises(ValueError, match=f"n must.*{n!r}"):
-        faces.sample_knobs(n)
-
-
-@pytest.mark.parametrize("seed", [1.5, "1", None, 2**64])
-def test_sample_knobs_names_a_seed_out_of_range(seed):
-    with pytest.raises(ValueError, match=f"seed must.*{seed!r}"):
-        faces.sample_knobs(2, seed)
+@pytest.mark.parametrize(
+    "name, value", [("n", -1), ("n", 1.5), ("seed", 1.5), ("seed", 2**64)]
+)
+def test_sample_knobs_names_what_is_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"{name} must.*{value!r}"):
+        faces.sample_knobs(**{"n": 2, name: value})
 
 
 def test_empty_batch():

@@ -143,7 +143,7 @@ ONLY_IN["lightning_fabric"] = {"scale"}
 INSIDE_FUNCTIONS = {"matplotlib", "ipywidgets", "torchvision", "sklearn", "scipy"}
 INSIDE_FUNCTIONS |= {"lightning_fabric"}
 # Loaded inside a function themselves, and only there.
-LATE = {"plot.course_map", "plot.sliders"} | {f"checks.lesson0{n}" for n in range(1, 6)}
+LATE = {f"checks.lesson0{n}" for n in range(1, 6)}
 # What is imported under another name than its package's, or comes with a package.
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "cycler": "matplotlib"}
 PACKAGES["IPython"] = "ipywidgets"
@@ -212,7 +212,7 @@ def test_import_rules(name):
         ("data", "import torchvision"),
         ("train", "def f():\n    from torchvision.utils import make_grid"),
         ("plot", "import ipywidgets"),
-        ("plot", "from gencourse.plot.sliders import Explorer"),
+        ("checks", "from gencourse.checks.lesson01 import EXERCISES"),
         ("scale.run", "from lightning_fabric import Fabric"),
         ("checks.compare", "from gencourse import data"),
         ("train", "def f():\n    import lightning_fabric"),

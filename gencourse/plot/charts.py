@@ -10,22 +10,18 @@ import torch
 from gencourse.plot.picture import (
     BLACK,
     COLORS,
-    CONTINUOUS,
-    DIVERGING,
     GRAY,
     MAX_WIDTH,
-    Labels,
     Lines,
     Picture,
     canvas,
-    check_count,
 )
 
 _DASHES = {"color": GRAY, "lw": 1.5, "ls": (0, (4, 3)), "zorder": 1}
 
 
 def _numbers(values, name: str, ndim: int = 1) -> np.ndarray:
-    """An array of at least one number; the others may be NaN or infinite."""
+    """Return an array; at least one of its numbers is finite."""
     array = torch.as_tensor(values).detach().cpu().double().numpy()
     if array.ndim != ndim or array.size == 0:
         raise ValueError(f"{name}: expected {ndim}-D numbers, got shape {array.shape}")
@@ -34,19 +30,19 @@ def _numbers(values, name: str, ndim: int = 1) -> np.ndarray:
     return array
 
 
-def _check_series(series: Mapping, limit: int = len(COLORS)) -> None:
+def _check_series(series: Mapping, most: int = len(COLORS)) -> None:
     got = len(series) if isinstance(series, Mapping) else type(series).__name__
-    if not isinstance(series, Mapping) or not 1 <= len(series) <= limit:
-        raise ValueError(f"expected a dict of 1 to {limit} names, got {got}")
+    if got not in range(1, most + 1):
+        raise ValueError(f"expected a dict of 1 to {most} names, got {got}")
 
 
 def _note(axes, text: str, at, offset: tuple[float, float], **options) -> None:
-    """Writes text beside a place in the axes, shifted by an offset in points."""
+    """Write text beside a place in the axes, shifted by an offset in points."""
     axes.annotate(text, at, xytext=offset, textcoords="offset points", **options)
 
 
 def _labels_at_right(axes, ends: list[tuple[float, str, str]]) -> None:
-    """Writes each (y, text, color) beside the axes at height y, or as near as fits."""
+    """Write each (y, text, color) beside the axes at height y, or as near as fits."""
     from matplotlib.colors import to_rgb
 
     axes.figure.draw_without_rendering()
@@ -66,18 +62,17 @@ def _labels_at_right(axes, ends: list[tuple[float, str, str]]) -> None:
 
 
 def _vlines(axes, lines: Lines) -> None:
-    """Draws dashed vertical lines with their texts on top."""
+    """Draw dashed vertical lines with their texts above the axes."""
     above = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
     for text, at in (lines or {}).items():
         axes.axvline(at, **_DASHES)
         _note(axes, text, (at, 1), (0, 4), color="#555555", **above)
 
 
-def _legend(axes, title: str | None = None, **options) -> None:
-    """Draws a legend at the right of the axes, where it covers no data."""
-    options |= {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "alignment": "left"}
-    options |= {"title_fontsize": 12, "handlelength": 1.2, "handletextpad": 0.5}
-    axes.legend(title=title, **options)
+def _legend(axes) -> None:
+    """Draw a legend at the right of the axes, where it covers no data."""
+    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}
+    axes.legend(**place, handlelength=1.2, handletextpad=0.5)
 
 
 def _colorbar(page, marks, axes, label: str, aspect: float = 20) -> None:
@@ -88,7 +83,7 @@ def _colorbar(page, marks, axes, label: str, aspect: float = 20) -> None:
 
 
 def _logarithmic(axes, which: str, ticks=None) -> None:
-    """Makes an axis logarithmic, with plain numbers at ticks or at 1, 2, 5, 10 ..."""
+    """Make an axis logarithmic, with plain numbers at ticks or at 1, 2, 5, 10 ..."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     axes.set(**{f"{which}scale": "log"})
@@ -119,8 +114,8 @@ def curves(
 
     Args:
         series: name -> y, or (x, y), or (x, y, low, high) with a band from low to high;
-            at most 8. An empty name is not shown. Without x the first value is at 1,
-            as the first epoch is. NaN leaves a gap.
+            at most 8. Without x the first value is at 1, as the first epoch is. NaN
+            leaves a gap.
         log, log_x: logarithmic axes.
         markers: a dot at each value.
         hlines, vlines: text -> value of a dashed line.
@@ -132,11 +127,10 @@ def curves(
         for (name, data), color in zip(series.items(), COLORS, strict=False):
             data = data if isinstance(data, tuple) else (range(1, len(data) + 1), data)
             parts = [_numbers(part, f"series {name!r}") for part in data]
-            lengths = [len(part) for part in parts]
-            if len(parts) not in (2, 4) or len(set(lengths)) != 1:
+            if len(parts) not in (2, 4) or len({len(part) for part in parts}) > 1:
                 raise ValueError(
                     f"series {name!r}: expected y, (x, y) or (x, y, low, high) of one "
-                    f"length, got lengths {lengths}"
+                    f"length, got lengths {[len(part) for part in parts]}"
                 )
             x, y, *band = parts
             shown = y[np.isfinite(y)]
@@ -159,7 +153,7 @@ def curves(
         if ylim is not None:
             axes.set_ylim(*ylim)
         _vlines(axes, vlines)
-        _labels_at_right(axes, [end for end in ends if end[1]])
+        _labels_at_right(axes, ends)
     return page.picture
 
 
@@ -187,7 +181,6 @@ def bars(
         for numbers in (values, errors or {})
     )
     groups = list(dict.fromkeys(group for row in table.values() for group in row))
-    _check_series(dict.fromkeys(groups))
     thick, side_by_side = 0.8 / len(groups), len(groups) > 1
     row_height = 12 + 26 * len(groups) if side_by_side else 40
     height = 90 + 30 * bool(vlines) + row_height * len(table)
@@ -230,35 +223,27 @@ def histogram(
     *,
     xlabel: str,
     alt: str,
-    bins: int = 40,
-    log_x: bool = False,
+    bins: int | Sequence[float] = 40,
     vlines: Lines = None,
 ) -> Picture:
     """Densities of several sets of numbers on common bins; each area is 1.
 
     Args:
         series: name -> numbers of any shape.
-        log_x: bins of equal ratio; the density is per decade.
+        bins: their number, or their edges.
         vlines: text -> value of a dashed line.
     """
     _check_series(series)
     data = {k: _numbers(torch.as_tensor(v).flatten(), k) for k, v in series.items()}
-    everything = np.concatenate(list(data.values()))
-    if not np.isfinite(everything).all() or (log_x and everything.min() <= 0):
-        raise ValueError("histogram: numbers are NaN, infinite or, with log_x, <= 0")
-    scale = np.log10 if log_x else np.asarray
-    edges = np.histogram_bin_edges(scale(everything), bins)
-    places = 10**edges if log_x else edges
+    edges = np.histogram_bin_edges(np.concatenate(list(data.values())), bins)
     with canvas(alt, height=360) as page:
         axes = page.axes[0]
         for (name, values), color in zip(data.items(), COLORS, strict=False):
-            density = np.histogram(scale(values), edges, density=True)[0]
-            axes.stairs(density, places, fill=True, color=color, alpha=0.15)
-            axes.stairs(density, places, color=color, lw=2.5, label=name)
-        axes.set(xlabel=xlabel, ylabel="density per decade" if log_x else "density")
+            density, _ = np.histogram(values, edges, density=True)
+            axes.stairs(density, edges, fill=True, color=color, alpha=0.15)
+            axes.stairs(density, edges, color=color, lw=2.5, label=name)
+        axes.set(xlabel=xlabel, ylabel="density")
         axes.margins(x=0.01)
-        if log_x:
-            _logarithmic(axes, "x")
         axes.set_ylim(0, None)
         if len(data) > 1:
             _legend(axes)
@@ -272,44 +257,35 @@ def heat(
     column_labels: Sequence[str],
     *,
     alt: str,
+    low: float,
+    high: float,
     xlabel: str = "",
-    ylabel: str = "",
     label: str = "",
-    fmt: str = "{:.2f}",
-    low: float | None = None,
-    high: float | None = None,
 ) -> Picture:
     """A matrix as colored cells with its numbers written in them.
 
     Args:
         matrix: (rows, columns); NaN is left empty.
+        low, high: ends of the color scale.
         label: what the numbers are.
-        fmt: the format of the numbers.
-        low, high: ends of the color scale, by default those of the data. If low < 0,
-            zero is white.
     """
     values = _numbers(matrix, "matrix", 2)
     rows, columns = values.shape
-    check_count(row_labels, "row_labels", rows)
-    check_count(column_labels, "column_labels", columns)
-    low = np.nanmin(values) if low is None else low
-    high = np.nanmax(values) if high is None else high
-    colors = DIVERGING if low < 0 else "Blues"
-    low, high = (min(low, -high), max(-low, high)) if low < 0 else (low, high)
     width, height = min(MAX_WIDTH, 260 + 64 * columns), max(200, 110 + 36 * rows)
     with canvas(alt, width=width, height=height) as page:
         axes = page.axes[0]
         white = {"linewidth": 2, "edgecolor": "white"}
-        mesh = axes.pcolormesh(values, cmap=colors, vmin=low, vmax=high, **white)
+        mesh = axes.pcolormesh(values, cmap="Blues", vmin=low, vmax=high, **white)
         middle = {"size": 12, "ha": "center", "va": "center"}
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):
                 light = np.dot(mesh.cmap(mesh.norm(value))[:3], (0.3, 0.59, 0.11))
-                ink, text = (BLACK if light > 0.5 else "white"), fmt.format(value)
-                axes.text(j + 0.5, i + 0.5, text.replace("-", "−"), color=ink, **middle)
+                ink = BLACK if light > 0.5 else "white"
+                text = f"{value:.2f}".replace("-", "−")
+                axes.text(j + 0.5, i + 0.5, text, color=ink, **middle)
         axes.set_xticks(np.arange(columns) + 0.5, column_labels)
         axes.set_yticks(np.arange(rows) + 0.5, row_labels)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set(xlabel=xlabel)
         axes.invert_yaxis()
         axes.grid(False)
         axes.tick_params(length=0)
@@ -319,61 +295,35 @@ def heat(
 
 
 def scatter_map(
-    points,
-    values=None,
-    *,
-    alt: str,
-    panels: Mapping[str, object] | None = None,
-    names: Labels = None,
-    label: str = "",
-    xlabel: str = "$z_1$",
-    ylabel: str = "$z_2$",
-    size: float = 12,
+    points, *, panels: Mapping[str, object], alt: str, label: str = "", size: float = 12
 ) -> Picture:
-    """Points in the plane, colored by a number (color scale) or a class (legend).
+    """The same points of the plane once for each panel, colored by its numbers.
 
     Args:
-        points: (N, 2).
-        values: (N,), floats for a color scale or whole numbers for classes.
-        panels: title -> values; draws the points once for each, on a common scale.
-        names: the name of class k is names[k].
+        points: (N, 2), such as two-dimensional codes.
+        panels: title -> N numbers; all panels share one color scale.
         label: what the colors mean.
+        size: area of a dot in square points.
     """
     xy = _numbers(points, "points", 2)
     if xy.shape[1] != 2:
         raise ValueError(f"points: expected (N, 2), got {xy.shape}")
-    values = torch.zeros(len(xy)).long() if values is None else values
-    panels = dict(panels or {"": values})
-    for name, v in panels.items():
-        panels[name] = v = torch.as_tensor(v).detach().cpu()
-        if v.shape != (len(xy),):
-            raise ValueError(f"values {name!r}: {tuple(v.shape)} for {len(xy)} points")
-    floats = [v for v in panels.values() if v.is_floating_point()]
-    low = min((v.min().item() for v in floats), default=0)
-    high = max((v.max().item() for v in floats), default=1)
+    colors = [_numbers(values, title) for title, values in panels.items()]
+    low, high = np.nanmin(colors), np.nanmax(colors)
     columns, rows = min(4, len(panels)), -(-len(panels) // 4)
     width = 560 if columns == 1 else min(MAX_WIDTH, 90 + 310 * columns)
     height = round((width - 100) / columns * rows) + 30 + 40 * rows
     dots = {"s": size, "alpha": 0.8, "lw": 0}
+    scale = {"cmap": "viridis", "vmin": low, "vmax": high}
     with canvas(alt, rows, columns, width, height) as page:
-        for axes, (name, v) in zip(page.axes, panels.items(), strict=False):
+        for axes, title, numbers in zip(page.axes, panels, colors, strict=False):
             axes.set_aspect("equal")
-            axes.set_title(name)
-            if v.is_floating_point():
-                scale = {"cmap": CONTINUOUS, "vmin": low, "vmax": high}
-                marks = axes.scatter(*xy.T, c=v, **scale, **dots)
-            else:
-                for k, index in enumerate(v.unique().tolist()):
-                    mark = {"color": COLORS[k % 8], "marker": "o^s"[k // 8 % 3]}
-                    mark["label"] = names[index] if names else str(index)
-                    axes.scatter(*xy[v == index].T, **mark, **dots)
+            axes.set_title(title)
+            marks = axes.scatter(*xy.T, c=numbers, **scale, **dots)
         for i, axes in enumerate(page.axes):
             axes.set_visible(i < len(panels))
             left, below = i % columns == 0, i + columns >= len(panels)
             axes.tick_params(labelleft=left, labelbottom=below)
-            axes.set(xlabel=xlabel if below else "", ylabel=ylabel if left else "")
-        if floats:
-            _colorbar(page, marks, page.axes, label, 20 + 10 * (rows > 1))
-        elif len(v.unique()) > 1:
-            _legend(page.axes[columns - 1], label, markerscale=2.5)
+            axes.set(xlabel="$z_1$" if below else "", ylabel="$z_2$" if left else "")
+        _colorbar(page, marks, page.axes, label, 20 + 10 * (rows > 1))
     return page.picture

@@ -1,8 +1,11 @@
-"""The drawing of `plot.map_of_the_course`; may be skipped at first reading."""
+"""`plot.map_of_the_course`; may be skipped at first reading."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from gencourse.plot.images import checked_images, squares
+from gencourse.plot.picture import BLUE, ORANGE, Picture, canvas
 
 INK, DOTS = "#222222", {"color": "#222222", "lw": 1.6, "ls": (0, (2, 2)), "zorder": 5}
 ALT = (
@@ -14,31 +17,37 @@ ALT = (
 MATH = {"math_fontfamily": "stix"}
 
 
-def draw(page, tiles: np.ndarray | None, highlight: str, colors: dict) -> None:
-    """Draws both spaces and the arrows on 960 x 420 pixels.
+def map_of_the_course(highlight: str = "both", *, images) -> Picture:
+    """The course's two arrows: compress (image to latent), generate (latent to image).
 
     Args:
-        tiles: (N, H, W, 3) bytes, or None for drawn faces.
-        highlight: the name of an arrow, or "both".
-        colors: name of an arrow -> color.
+        highlight: "compress", "generate" or "both"; the other arrow is pale.
+        images: up to 5 faces (N, C, H, W), best at size 56, to show on the sheet.
     """
-    page.figure.set_layout_engine("none")
-    axes = page.axes[0]
-    axes.set_position((0, 0, 1, 1))
-    axes.axis("off")
-    walk = np.linspace(0.09, 0.91, 5 if tiles is None else len(tiles))
-    _image_space(axes, walk, tiles)
-    _latent_space(axes, walk)
-    for x, name, count in ((222, "image", "49,152"), (808, "latent", "8")):
-        axes.text(x, 384, f"{name} space", ha="center", size=19, weight="bold")
-        axes.text(x, 361, f"{count} numbers", ha="center", color="#555555")
-    for name, color in colors.items():
-        _arrow(axes, name, color, dim=highlight not in ("both", name))
-    axes.set(xlim=(0, 960), ylim=(0, 420))
+    colors = {"compress": BLUE, "generate": ORANGE}
+    if highlight not in ("both", *colors):
+        raise ValueError(f"{highlight=}: expected 'both', 'compress' or 'generate'")
+    images = checked_images(images)[:5]
+    tiles = squares(images, 56 / images.shape[3])
+    walk = np.linspace(0.09, 0.91, len(tiles))
+    with canvas(ALT.format(highlight), width=960, height=420) as page:
+        page.figure.set_layout_engine("none")
+        axes = page.axes[0]
+        axes.set_position((0, 0, 1, 1))
+        axes.axis("off")
+        _image_space(axes, walk, tiles)
+        _latent_space(axes, walk)
+        for at, name, count in ((222, "image", "49,152"), (808, "latent", "8")):
+            axes.text(at, 384, f"{name} space", ha="center", size=19, weight="bold")
+            axes.text(at, 361, f"{count} numbers", ha="center", color="#555555")
+        for name, color in colors.items():
+            _arrow(axes, name, color, dim=highlight not in ("both", name))
+        axes.set(xlim=(0, 960), ylim=(0, 420))
+    return page.picture
 
 
 def _arrow(axes, name: str, color: str, dim: bool) -> None:
-    """Draws an arrow between the spaces, with its name and symbols; pale if dim."""
+    """Draw an arrow between the spaces with its name and symbols; pale if dim."""
     start, end, y, at, symbols = {
         "compress": (448, 656, 318, 234, r"encoder  $q_\phi(z\,|\,x)$"),
         "generate": (656, 448, 64, 134, r"decoder  $p_\theta(x\,|\,z)$,  $G(z)$"),
@@ -74,8 +83,8 @@ def _paste(axes, pixels: np.ndarray, x: float, y: float, wide: int, zorder: int)
     axes.imshow(pixels, interpolation="nearest", **place)
 
 
-def _image_space(axes, walk: np.ndarray, tiles: np.ndarray | None) -> None:
-    from matplotlib.patches import Arc, Circle, FancyBboxPatch
+def _image_space(axes, walk: np.ndarray, tiles: np.ndarray) -> None:
+    from matplotlib.patches import FancyBboxPatch
 
     box = {"boxstyle": "round,pad=0,rounding_size=14", "lw": 1.2}
     axes.add_patch(
@@ -94,19 +103,10 @@ def _image_space(axes, walk: np.ndarray, tiles: np.ndarray | None) -> None:
     axes.plot(x[:, ::10], y[:, ::10], color="white", lw=0.9, zorder=4)
     axes.plot(x[::2].T, y[::2].T, color="white", lw=0.9, zorder=4)
     axes.plot(*_sheet(u[0], 0.5), **DOTS)
-    for i, at in enumerate(walk):
+    for tile, at in zip(tiles, walk, strict=True):
         x, y = _sheet(at, 0.5)
-        if tiles is not None:
-            _paste(axes, np.ones((1, 1, 3)), x, y, tiles.shape[2] + 4, 6)
-            _paste(axes, tiles[i], x, y, tiles.shape[2], 7)
-            continue
-        axes.add_patch(Circle((x, y), 26, fc="#FFF3DF", ec=INK, lw=1.6, zorder=6))
-        axes.plot([x - 9, x + 9], [y + 7] * 2, "o", ms=4.5, color=INK, zorder=7)
-        smile, turn = 24 * (at - 0.5), 180 * (at > 0.5)
-        size = {"width": 22, "height": 1 + abs(smile), "lw": 2}
-        ends = {"theta1": turn, "theta2": turn + 180}
-        mouth = (x, y - 9 + smile * 0.3)
-        axes.add_patch(Arc(mouth, **size, **ends, color=INK, zorder=7))
+        _paste(axes, np.ones((1, 1, 3)), x, y, tile.shape[1] + 4, 6)
+        _paste(axes, tile, x, y, tile.shape[1], 7)
 
 
 def _latent_space(axes, walk: np.ndarray) -> None:

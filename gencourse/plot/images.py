@@ -1,4 +1,4 @@
-"""Images as they come: in rows, or above their reconstructions."""
+"""Images in rows, or above their reconstructions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from gencourse.plot.picture import (
     Labels,
     Picture,
     canvas,
-    check_count,
     style,
     use_fallback_fonts,
 )
@@ -25,22 +24,14 @@ EDGE, GAP = 8, 6  # pixels of white around a grid and between its images
 
 def _stack(images) -> Tensor:
     if isinstance(images, (list, tuple)):
-        images = [torch.as_tensor(image).detach().cpu() for image in images]
-        shapes = sorted({tuple(image.shape) for image in images})
-        if len(shapes) != 1:
-            raise ValueError(f"expected images or rows of one shape, got {shapes}")
-        images = torch.stack(images)
+        images = torch.stack([torch.as_tensor(image).cpu() for image in images])
     return torch.as_tensor(images).detach().cpu()
 
 
 def checked_images(images, name: str = "images") -> Tensor:
-    """(N, C, H, W) floats in [0, 1] on the CPU.
+    """Return images as (N, C, H, W) floats in [0, 1] on the CPU.
 
     Linear reconstructions may overshoot by up to 0.5 and are clipped.
-
-    Raises:
-        TypeError: for whole numbers.
-        ValueError: for another shape, NaN, or values farther from [0, 1].
     """
     x = _stack(images)
     x = x[None] if x.ndim == 3 else x
@@ -82,7 +73,7 @@ def _text_size(texts: Labels, points: float) -> tuple[int, int]:
 
 
 def _fitting_scale(side: int, columns: int, text_width: int, room: int) -> float:
-    """Draws an image about 96 pixels wide, or smaller where a row exceeds the room."""
+    """The scale for images 96 pixels wide, or less where a row exceeds the room."""
     scale = max(1, round(FACE / side))
     while side * scale > 16:
         pitch = max(round(side * scale), text_width) + GAP
@@ -90,6 +81,11 @@ def _fitting_scale(side: int, columns: int, text_width: int, room: int) -> float
             break
         scale = scale - 1 if scale > 1 else 1 / (round(1 / scale) + 1)
     return scale
+
+
+def _check_count(labels: Labels, name: str, wanted: int) -> None:
+    if labels is not None and len(labels) != wanted:
+        raise ValueError(f"{name}: expected {wanted} of them, got {len(labels)}")
 
 
 def grid(
@@ -108,11 +104,11 @@ def grid(
     Args:
         images: (N, C, H, W), or (rows, columns, C, H, W), or a list of rows
             (N, C, H, W) or of images (C, H, W); floats in [0, 1], C = 1 or 3.
-        columns: images in a row (a list of rows has its own).
+        columns: images in a row; rows given as such keep their length.
         titles: one per image, above it.
         row_labels, column_labels: at the left of the rows, above the columns.
         scale: None draws an image about 96 pixels wide, or smaller where a row would
-            not fit (averaging pixels if nothing else helps).
+            not fit (averaging pixels if necessary).
     """
     x = _stack(images)
     if x.ndim == 5:
@@ -120,9 +116,9 @@ def grid(
     x = checked_images(x)
     columns = min(columns, len(x))
     rows = -(-len(x) // columns)
-    check_count(titles, "titles", len(x))
-    check_count(row_labels, "row_labels", rows)
-    check_count(column_labels, "column_labels", columns)
+    _check_count(titles, "titles", len(x))
+    _check_count(row_labels, "row_labels", rows)
+    _check_count(column_labels, "column_labels", columns)
     with style():
         row_width, _ = _text_size(row_labels, 13)
         text_width, above = _text_size(titles, 12)
@@ -136,13 +132,11 @@ def grid(
     if scale is None:
         room = MAX_WIDTH - left - EDGE
         scale = _fitting_scale(x.shape[3], columns, text_width, room)
-    elif scale < 1 or scale != int(scale):
-        raise ValueError(f"scale={scale}: expected a whole number from 1 up")
     tiles = squares(x, scale)
     high, wide = tiles.shape[1:3]
     pitch_x, pitch_y = max(wide, text_width) + GAP, above + high + GAP
-    width = max(100, left + columns * pitch_x - GAP + EDGE, title_width + 2 * EDGE)
-    height = max(40, top + (rows - 1) * pitch_y + high + EDGE)
+    width = max(left + columns * pitch_x - GAP + EDGE, title_width + 2 * EDGE)
+    height = top + (rows - 1) * pitch_y + high + EDGE
     corners = [  # of the images
         (left + column * pitch_x + (pitch_x - GAP - wide) // 2, top + row * pitch_y)
         for row in range(rows)
@@ -179,13 +173,13 @@ def pairs(
     difference: bool = False,
     labels: Sequence[str] = ("original", "reconstruction"),
 ) -> Picture:
-    """Images above, their reconstructions below, and |x_hat - x| if asked for.
+    """Images above, their reconstructions below, and optionally |x_hat - x|.
 
     Args:
         x, x_hat: (N, C, H, W) in [0, 1], N about 8.
-        difference: adds a row that is black where x_hat equals x and in full color
-            where they differ most; its label says by how much.
-        labels: what to write beside the first two rows.
+        difference: adds a row that is black where x_hat equals x and brightest where
+            they differ most; its label says by how much.
+        labels: the names of the first two rows.
     """
     x, x_hat = checked_images(x, "x"), checked_images(x_hat, "x_hat")
     if x.shape != x_hat.shape:

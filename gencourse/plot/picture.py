@@ -6,8 +6,9 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,6 @@ import numpy as np
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 AMBER, SKY, BLACK, GRAY = "#E69F00", "#56B4E9", "#222222", "#8A8A8A"
 COLORS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, BLACK, GRAY)
-CONTINUOUS, DIVERGING = "viridis", "PuOr_r"
 
 FONT = "DejaVu Sans"  # it comes with matplotlib
 DPI, FACE = 100, 96  # FACE: the width in pixels at which a small image is shown
@@ -50,46 +50,31 @@ Labels = Sequence[str] | None
 Lines = Mapping[str, float] | None  # text -> where the line lies
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Picture:
     """A PNG file and its alternative text; a cell that ends with one shows it."""
 
-    png: bytes
+    png: bytes = field(repr=False)
     alt: str
 
     def __post_init__(self) -> None:
-        check_alt(self.alt)
-
-    @property
-    def width(self) -> int:
-        return int.from_bytes(self.png[16:20], "big")
-
-    @property
-    def height(self) -> int:
-        return int.from_bytes(self.png[20:24], "big")
+        if len(self.alt.strip()) < 20:
+            raise ValueError(
+                f"alt={self.alt!r} is too short: say in a sentence of at least 20 "
+                "characters what the picture shows, for readers who cannot see it"
+            )
 
     def save(self, path) -> None:
-        """Writes the PNG file."""
-        with open(path, "wb") as file:
-            file.write(self.png)
-
-    def __repr__(self) -> str:
-        return f"Picture({self.width} x {self.height}: {self.alt})"
+        """Write the PNG file."""
+        Path(path).write_bytes(self.png)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         data = {"image/png": self.png, "text/plain": self.alt}
         return data, {"image/png": {"alt": self.alt}}  # where nbconvert looks for it
 
 
-def check_alt(alt: str) -> None:
-    if not isinstance(alt, str) or len(alt.strip()) < 20:
-        raise ValueError(
-            f"alt={alt!r} is too short: say in a sentence of at least 20 characters "
-            "what the picture shows, for readers who cannot see it"
-        )
-
-
-def encode(rgb: np.ndarray, alt: str, level: int = 9) -> bytes:
+def encode(rgb: np.ndarray, alt: str, level: int = 9) -> Picture:
+    """Make a Picture of RGB bytes (H, W, 3); a low level (0 to 9) is fast."""
     from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
@@ -97,12 +82,12 @@ def encode(rgb: np.ndarray, alt: str, level: int = 9) -> bytes:
     file = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(rgb))
     image.save(file, "png", pnginfo=info, compress_level=level)
-    return file.getvalue()
+    return Picture(file.getvalue(), alt)
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The course's style, with the fonts that `use_fallback_fonts` tries."""
+    """Draw in the course's style, with the fonts that `use_fallback_fonts` tries."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -118,13 +103,16 @@ def style() -> Iterator[None]:
 
 
 def use_fallback_fonts(figure) -> tuple[list[str], str]:
-    """Lets texts take characters that their font lacks from other installed fonts.
+    """Let texts take characters that their font lacks from other installed fonts.
+
+    It adds only the fonts that are needed: matplotlib opens every font of a text and
+    logs a warning for each one without a bold weight.
 
     Returns:
         The families that were added, and the characters that no font has.
     """
     from matplotlib import rcParams
-    from matplotlib.font_manager import FontProperties, fontManager, get_font
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
     from matplotlib.text import Text
 
     texts = [t for t in figure.findobj(Text) if not t.get_fontproperties().get_file()]
@@ -134,7 +122,7 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
     added = []
     for family in dict.fromkeys([FONT, *families, *rcParams["font.sans-serif"]]):
         if missing and family.lower() in installed:
-            font = get_font(fontManager.findfont(FontProperties(family=[family])))
+            font = get_font(findfont(FontProperties(family=[family])))
             covered = {c for c in missing if font.get_char_index(ord(c))}
             missing -= covered
             added += [family] if covered and family != FONT else []
@@ -147,7 +135,7 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
 def canvas(
     alt: str, rows: int = 1, columns: int = 1, width: int = 900, height: int = 400
 ) -> Iterator[SimpleNamespace]:
-    """Makes matplotlib axes in the style of the course, and a Picture of them.
+    """Make matplotlib axes in the style of the course, and a Picture of them.
 
         with plot.canvas("A parabola with its minimum at 0.") as page:
             page.axes[0].plot(x, x**2)
@@ -160,15 +148,14 @@ def canvas(
         rows, columns: of axes; with rows = 0 the figure has none.
         width, height: in pixels, at most 1000 x 2000.
     """
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    check_alt(alt)
-    if not (100 <= width <= MAX_WIDTH and 40 <= height <= MAX_HEIGHT):
+    if width > MAX_WIDTH or height > MAX_HEIGHT:
         raise ValueError(
-            f"a picture of {width} x {height} pixels: the width must be 100 to "
-            f"{MAX_WIDTH}, the height 40 to {MAX_HEIGHT}; take fewer rows, columns or "
-            "images, or a smaller scale"
+            f"a picture of {width} x {height} pixels is larger than {MAX_WIDTH} x "
+            f"{MAX_HEIGHT}: take fewer rows, columns or images, or a smaller scale"
         )
     with style():
         figure = Figure((width / DPI, height / DPI), layout="constrained")
@@ -179,18 +166,14 @@ def canvas(
         yield page
         agg.draw()  # sets the texts of the ticks
         added, missing = use_fallback_fonts(figure)
-        if missing:
-            warnings.warn(
-                f"no font found for {missing}: install one, such as Noto Sans CJK, or "
-                "name yours in matplotlib.rcParams['font.family']",
-                stacklevel=3,
-            )
         if added:
             agg.draw()
-        rgb = np.asarray(agg.buffer_rgba())[..., :3]
-        page.picture = Picture(encode(rgb, alt), alt)
-
-
-def check_count(labels: Sequence | None, name: str, wanted: int) -> None:
-    if labels is not None and len(labels) != wanted:
-        raise ValueError(f"{name}: expected {wanted} of them, got {len(labels)}")
+        if missing:
+            warnings.warn(
+                f"no font found for {missing}: name one that has them in "
+                "matplotlib.rcParams['font.family'], or install one, such as Noto Sans "
+                "CJK, delete fontlist-*.json in "
+                f"{matplotlib.get_cachedir()}, and restart the kernel",
+                stacklevel=3,
+            )
+        page.picture = encode(np.asarray(agg.buffer_rgba())[..., :3], alt)
