@@ -39,7 +39,7 @@ def test_an_unsuitable_python_is_refused_with_the_versions_that_work(
 def test_another_python_is_used_where_the_first_is_unsuitable(monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda name: {"python3.12": "other"}.get(name))
     assert setup_env.suitable_python((3, 14, 0)) == "other"
-    assert "3.14" in capsys.readouterr().out
+    assert "3.14" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

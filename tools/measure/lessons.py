@@ -93,7 +93,7 @@ def at_once(paths: list[Path]) -> tuple[float, list[float]]:
                     subprocess.Popen(line, cwd=notebooks.ROOT, stdout=file, stderr=file)
                 )
         codes = [run.wait() for run in runs]
-        texts = [log.read_text() for log in logs]
+        texts = [log.read_text(errors="replace") for log in logs]
     seconds = time.perf_counter() - start
     if any(codes):
         shown = [text for code, text in zip(codes, texts, strict=True) if code]

@@ -445,22 +445,17 @@ def slides(folder: Path, target: Path) -> None:
 
 
 def copy_scripts(target: Path) -> None:
-    """Copy reveal.js and MathJax, both free, from the packages that bring them."""
+    """Copy reveal.js and MathJax from the packages that contain them."""
     reveal = static_files("sphinx_revealjs", "_static/revealjs")
     (target / "reveal").mkdir(exist_ok=True)
-    for name in (
-        "dist/reveal.js",
-        "dist/reveal.css",
-        "plugin/notes/notes.js",
-        "LICENSE",
-    ):
+    files = "dist/reveal.js", "dist/reveal.css", "plugin/notes/notes.js", "LICENSE"
+    for name in files:
         shutil.copy(reveal / name, target / "reveal")
-    shutil.copy(reveal / "LICENSE", target / "reveal")
     shutil.copy(mathjax(), target)
 
 
 def mathjax() -> Path:
-    """Return the one file that draws formulas without a network."""
+    """Return the file that draws formulas without a network."""
     return static_files("sphinx-mathjax-offline", "static/mathjax") / "tex-svg.js"
 
 

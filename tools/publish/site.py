@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -237,10 +238,11 @@ def module_names() -> list[str]:
 
 
 def module_page(name: str) -> str:
-    """Return the page of a module, or of a folder with all that it offers."""
+    """Return the page of a module, with what it defines or else names in `__all__`."""
     line = f"gencourse.{name}"
     page = f"{line}\n{'=' * len(line)}\n\n.. automodule:: {line}\n   :members:\n"
-    if (ROOT / "gencourse" / name).is_dir():
+    # Without a list, whatever the module imports would be on its page.
+    if hasattr(import_module(line), "__all__"):
         page += "   :imported-members:\n"
     return page
 

@@ -95,11 +95,9 @@ def suitable_python(version=None):
     for number in reversed(VERSIONS):
         other = shutil.which("python{}.{}".format(*number))
         if other:
-            print(
-                "Using {}, since {} is Python {}.{}.".format(
-                    other, sys.executable, *version
-                )
-            )
+            # Unlike standard output, this shows any character of a path.
+            line = "Using {}, since {} is Python {}.{}.\n"
+            sys.stderr.write(line.format(other, sys.executable, *version))
             return other
     age = "old" if version[:2] < VERSIONS[0] else "new"
     found = ".".join(map(str, version))
