@@ -1,16 +1,14 @@
-"""The playground: what its page holds, and when it is refused."""
+"""The playground: what its page contains."""
 
 import base64
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from gencourse import models, store
-from tools.command import Failure
 from tools.publish import playground
 
 
@@ -26,7 +24,7 @@ def test_the_page_holds_every_weight(text):
     decoder = store.pretrained(models.VAE).decoder
     wanted = torch.cat([w.detach().flatten() for w in decoder.parameters()]).numpy()
     np.testing.assert_allclose(weights, wanted, rtol=2**-11, atol=2**-25)
-    assert f"{len(wanted):,} weights" in text
+    assert f"{len(wanted):,} weights" in text and "{{" not in text
     assert len(model["nats"]) == len(model["unused"]) == model["latentDim"] == 10
 
 
@@ -60,28 +58,7 @@ def test_missing_weights_are_named(tmp_path, monkeypatch):
         playground.page()
 
 
-def test_weights_too_large_for_16_bits_are_refused():
-    decoder = models.VAE(latent_dim=2).decoder
-    playground.pack(decoder)
-    torch.nn.init.constant_(decoder.layers[0].bias, 1e5)
-    with pytest.raises(Failure, match="not finite in 16 bits"):
-        playground.pack(decoder)
-
-
 def test_unused_dimensions_are_listed():
     assert "Every" in playground.about_unused([False, False])
-    for unused, names in (
-        ([False, True], "<i>z</i>1 is unused: its KL"),
-        ([True, True], "<i>z</i>0 and <i>z</i>1 are unused: their KL"),
-        ([True, True, False, True], "<i>z</i>0, <i>z</i>1 and <i>z</i>3 are unused"),
-    ):
-        assert playground.about_unused(unused).startswith(names)
-
-
-def test_an_unknown_place_in_the_template_is_noticed(tmp_path, monkeypatch):
-    template = tmp_path / "template.html"
-    shutil.copy(playground.TEMPLATE, template)
-    template.write_text(template.read_text(encoding="utf-8") + "{{wrong}}")
-    monkeypatch.setattr(playground, "TEMPLATE", template)
-    with pytest.raises(Failure, match=r"differ in \['wrong'\]"):
-        playground.page()
+    words = playground.about_unused([True, False, True])
+    assert "<i>z</i>0, <i>z</i>2" in words and "<i>z</i>1" not in words

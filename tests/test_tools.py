@@ -31,7 +31,7 @@ def test_an_unsuitable_python_is_refused_with_the_versions_that_work(
     version, age, monkeypatch
 ):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match=rf"3\.11, 3\.12 and 3\.13(.|\n)*{age}"):
+    with pytest.raises(SystemExit, match=rf"3\.11, 3\.12, and 3\.13(.|\n)*{age}"):
         setup_env.suitable_python(version)
     assert setup_env.suitable_python((3, 11, 0)) == sys.executable
 
