@@ -1,13 +1,11 @@
-"""Write the playground: one web page that draws faces with the decoder of lesson 03.
-
-python -m tools.publish.playground --to build/playground.html [--home index.html]
+"""The playground: one web page that draws faces with the decoder of lesson 03.
 
 The page holds the weights of the trained VAE's decoder (16 bits each, base64) and needs
-no network and no server. Its design and behavior: docs/playground/template.html.
+neither a network nor a server. docs/playground/template.html is its design and
+behavior; tools/publish/site.py puts it beside the lessons.
 """
 
 import base64
-import html
 import json
 import re
 from pathlib import Path
@@ -16,10 +14,8 @@ import torch
 from torch import nn
 
 from gencourse import faces, losses, models, store
-from tools import command
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "docs/playground/template.html"
-LESSON = "03_vae.html"  # in the folder of the home page
 FACES = 2000
 UNUSED = 0.01  # nats: about what a variance of mu of 0.02 is worth
 
@@ -59,8 +55,8 @@ def about_unused(unused: list[bool]) -> str:
     )
 
 
-def page(home: str = "index.html") -> str:
-    """Return the text of the page; its link to the course leads to `home`."""
+def page() -> str:
+    """Return the text of the page, from the template and the stored VAE."""
     vae = store.pretrained(models.VAE)
     template = TEMPLATE.read_text(encoding="utf-8")
     kl = nats(vae)
@@ -72,10 +68,7 @@ def page(home: str = "index.html") -> str:
         "sizes": [faces.SMALLEST, faces.LARGEST],
     }
     count = sum(weights.numel() for weights in vae.decoder.parameters())
-    folder, slash, _ = home.rpartition("/")
     values = {
-        "home": html.escape(home),
-        "lesson": html.escape(folder + slash + LESSON),
         "faces": f"{FACES:,}",
         "weights": f"{count:,}",
         "unused": about_unused(unused),
@@ -83,22 +76,3 @@ def page(home: str = "index.html") -> str:
         "model": json.dumps(model).replace("<", "\\u003c"),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = command.parser(__doc__)
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE")
-    parser.add_argument(
-        "--home",
-        default="index.html",
-        metavar="ADDRESS",
-        help=f"the course's first page, seen from FILE; {LESSON} is beside it",
-    )
-    options = parser.parse_args(arguments)
-    text = page(options.home)
-    command.write(text, options.to)
-    print(f"{options.to}: {len(text.encode()):,} bytes")
-
-
-if __name__ == "__main__":
-    command.run(main)

@@ -311,7 +311,7 @@ def build() -> None:
     folders = ["-c", ROOT / "docs", "-d", BUILD / "doctrees", SOURCE, TARGET]
     if subprocess.run(sphinx + folders, cwd=ROOT).returncode:
         raise Failure("The site was not built; Sphinx's messages are above.")
-    command.write(playground.page("index.html"), TARGET / "playground.html")
+    command.write(playground.page(), TARGET / "playground.html")
     print(f"\nOpen {os.path.relpath(TARGET / 'index.html')} in a browser.")
 
 
