@@ -98,7 +98,7 @@ test-browser: .venv/docs .venv/slides .venv/browser
 bench: $(READY)
 	@$(PY) -m tools.measure.speed
 	@$(PY) -m tools.measure.quality
-	@$(PY) -m tools.measure.lessons --at-once
+	@$(PY) -m tools.measure.lessons
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache *.egg-info

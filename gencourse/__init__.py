@@ -1,11 +1,11 @@
 """How machines generate images: the package behind the five lessons in notebooks/.
 
-`Encoder` reads an image and gives a vector, `Decoder` takes a vector and draws an
-image. An autoencoder is both; a VAE is both with twice the encoder's outputs; a GAN's
+`Encoder` turns an image into a vector, `Decoder` turns a vector into an image. An
+autoencoder is both; a VAE is both, with twice as many encoder outputs; a GAN's
 generator is a decoder and its discriminator an encoder with one output.
 
-What the lessons teach lies flat in this folder. Read it in the order in which data
-flows:
+The lessons teach the files at the top of this folder. Read them in the order in which
+data flows:
 
     faces     knobs, render(knobs, size), project(images): the true decoder, the referee
     data      load(name, size): faces, handwriting, downloads, a folder; batches
@@ -14,7 +14,7 @@ flows:
     losses    one number per example; the equation is the first line
     steps     one update of each model
     train     seed_everything, fit
-    metrics   fidelity, coverage and the other numbers that the lessons compare
+    metrics   fidelity, coverage, and the other numbers that the lessons compare
 
 Skip the rest at first reading:
 

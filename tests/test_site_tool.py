@@ -1,6 +1,7 @@
 """How the pages of the web site are made from the lessons; Sphinx is not needed."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -178,9 +179,19 @@ def test_the_table_of_modules_becomes_links():
     ]
 
 
-def test_a_folder_shows_all_that_it_offers_on_one_page():
+def test_a_page_shows_what_its_module_offers_and_nothing_of_others():
     assert ":imported-members:" in site.module_page("plot")
-    assert ":imported-members:" not in site.module_page("losses")
+    for name in site.module_names():
+        if ":imported-members:" in site.module_page(name):
+            module = import_module(f"gencourse.{name}")
+            shown = [
+                getattr(module, n) for n in getattr(module, "__all__", dir(module))
+            ]
+            homes = [getattr(thing, "__module__", "gencourse") for thing in shown]
+            assert all(home.startswith("gencourse") for home in homes), name
+
+
+def test_files_have_the_page_of_their_module():
     for path in ("gencourse/plot/charts.py", "gencourse/plot", "gencourse/plot/"):
         assert site.page_of(path) == "api/plot.rst"
     assert site.page_of("gencourse/losses.py") == "api/losses.rst"

@@ -31,7 +31,7 @@ def test_an_unsuitable_python_is_refused_with_the_versions_that_work(
     version, age, monkeypatch
 ):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match=rf"3\.11, 3\.12 and 3\.13(.|\n)*{age}"):
+    with pytest.raises(SystemExit, match=rf"3\.11, 3\.12, and 3\.13(.|\n)*{age}"):
         setup_env.suitable_python(version)
     assert setup_env.suitable_python((3, 11, 0)) == sys.executable
 
@@ -39,7 +39,7 @@ def test_an_unsuitable_python_is_refused_with_the_versions_that_work(
 def test_another_python_is_used_where_the_first_is_unsuitable(monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda name: {"python3.12": "other"}.get(name))
     assert setup_env.suitable_python((3, 14, 0)) == "other"
-    assert "3.14" in capsys.readouterr().out
+    assert "3.14" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,50 @@ def test_a_tool_that_fails_says_why_without_a_traceback(error):
     assert stopped.value.code in ("no", "") or "Stopped" in stopped.value.code
 
 
+BOOKS = "B\u00fccher \u56fe"  # a folder that a terminal may not be able to show
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", b"B?cher ?"), ("cp1252", b"B\xfccher ?")]
+)
+def test_a_terminal_that_cannot_show_a_character_ends_no_tool(encoding, shown):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"from tools import command; command.run(lambda: print({BOOKS!r}))",
+        ],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+
+
+def test_every_tool_runs_so():
+    for path in ROOT.glob("tools/*/*.py"):
+        source = path.read_text(encoding="utf-8")
+        if '"__main__"' in source and path.parent.name != "setup":
+            assert "    command.run(" in source, path
+
+
+def test_a_terminal_that_cannot_show_a_path_does_not_end_the_set_up():
+    code = (
+        "import shutil, sys; from tools.setup import setup_env\n"
+        f"sys.executable, shutil.which = {BOOKS!r}, lambda name: {BOOKS!r}\n"
+        "setup_env.suitable_python((3, 14, 0))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"3.14" in done.stderr
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     target = tmp_path / "new/page.html"
     command.write("old", target)
@@ -320,17 +364,3 @@ def test_a_lesson_that_fails_is_left_as_it_was(lessons):
 def test_an_unknown_lesson_is_named(lessons):
     with pytest.raises(Failure, match=r"07\*\.ipynb"):
         notebooks.store("07")
-
-
-def test_a_terminal_that_cannot_show_a_character_ends_no_tool(lessons, tmp_path):
-    target = tmp_path / "B\u00fccher \u56fe"
-    line = [sys.executable, "-m", "tools.publish.editions", "student"]
-    done = subprocess.run(
-        [*line, "--notebooks", lessons, "--to", target],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert b"B?cher ?" in done.stdout
-    assert (target / "01_a.ipynb").is_file()

@@ -19,7 +19,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 def run(work: Callable[[], None]) -> None:
-    """Run a tool; a failure or Ctrl-C ends it with a message and status 1.
+    """Run a tool; a failure or Ctrl-C ends it with a message and exit status 1.
 
     A terminal or log that cannot show a character gets a `?` in its place.
     """
@@ -29,11 +29,11 @@ def run(work: Callable[[], None]) -> None:
     except (Failure, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("\nStopped. A file that was being written is as it was before.")
+        sys.exit("\nStopped. Run the same command again to finish.")
 
 
 def write(text: str, path: Path) -> None:
-    """Replace the file at once, so that an interrupt leaves the old or the new one."""
+    """Replace a file at once, so that an interrupt leaves the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:

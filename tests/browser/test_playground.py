@@ -277,7 +277,7 @@ def test_unused_dimensions_are_named_as_such_and_no_others(visit, vae):
     labels = page.locator("#codes label").all_inner_texts()
     said = [label.split()[0] for label in labels if "unused" in label]
     assert said == unused
-    assert f"{' and '.join(unused)} are unused" in page.get_by_role("list").inner_text()
+    assert f"{', '.join(unused)}." in page.get_by_role("list").inner_text()
 
 
 def test_nothing_is_wider_than_the_window(visit):

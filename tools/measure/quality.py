@@ -8,7 +8,7 @@ reaches given errors on faces, both on images that were not trained on. The cour
 thread of the lessons) runs in turns with the common way of tools/measure/speed.py: the
 same network, with Adam's usual rate and with ours, and the 784-400-20 network of many
 tutorials. The clock stops while the quality is measured. If pythae is installed (pip
-install pythae), its models and its trainer run too.
+install pythae), its models and its trainer compete too.
 
 The handwriting is MNIST if it is in the data folder, and scikit-learn's digits if not.
 It is made black and white, so that the Bernoulli likelihood is a likelihood and its
@@ -87,7 +87,7 @@ def negative_elbo(
 
 @torch.no_grad()
 def error(x: Tensor, reconstruct: Callable[[Tensor], Tensor]) -> float:
-    """Return the squared error per image."""
+    """Return the mean squared error per image, summed over its pixels."""
     parts = [losses.squared_error(p, reconstruct(p)).sum() for p in x.split(500)]
     return sum(part.item() for part in parts) / len(x)
 
@@ -151,28 +151,19 @@ def pythae(
 
 def vae_contest(images: data.Images, test: Tensor) -> dict[str, Callable]:
     """Return run(race) for each name; every run trains a new model."""
-    shape = {"size": 28, "channels": 1, "latent_dim": 20}
+    vae = partial(VAE, size=28, channels=1, latent_dim=20)
     x = test.contiguous().to(timing.DEVICE)
 
     def of(model: nn.Module, logits: Callable | None = None) -> Callable[[], float]:
         return lambda: negative_elbo(x, model.encode, logits or model.decoder)
 
-    def course(race: Race, batch: int) -> None:
-        model = VAE(**shape).to(timing.DEVICE)
+    def course(race: Race, make: Callable = vae, batch: int = BATCH) -> None:
+        model = make().to(timing.DEVICE)
         ours(VAEStep(model, likelihood="bernoulli"), images, race, of(model), batch)
 
-    def usual(race: Race, lr: float) -> None:
-        model = VAE(**shape)
-        model.to(timing.DEVICE, memory_format=torch.contiguous_format)
+    def usual(race: Race, make: Callable = vae, lr: float = 1e-3) -> None:
+        model = make().to(timing.DEVICE, memory_format=torch.contiguous_format)
         common(speed.common_vae(model, lr), images, race, of(model))
-
-    def course_mlp(race: Race) -> None:
-        model = speed.MlpVAE().to(timing.DEVICE)
-        ours(VAEStep(model, likelihood="bernoulli"), images, race, of(model))
-
-    def usual_mlp(race: Race) -> None:
-        model = speed.MlpVAE().to(timing.DEVICE)
-        common(speed.common_vae(model), images, race, of(model))
 
     def peer(race: Race) -> None:
         from pythae.models import VAE as PeerVAE
@@ -190,12 +181,12 @@ def vae_contest(images: data.Images, test: Tensor) -> dict[str, Callable]:
         pythae(model, images, race, lambda: negative_elbo(x, encode, logits))
 
     return {
-        "the course": partial(course, batch=BATCH),
+        "the course": course,
         "the course, batch 16": partial(course, batch=16),
-        "common way": partial(usual, lr=1e-3),
+        "common way": usual,
         "common way, our rate": partial(usual, lr=4e-3),
-        "784-400-20, the course": course_mlp,
-        "784-400-20, common way": usual_mlp,
+        "784-400-20, the course": partial(course, make=speed.MlpVAE),
+        "784-400-20, common way": partial(usual, make=speed.MlpVAE),
         "pythae": peer,
     }
 
@@ -203,11 +194,11 @@ def vae_contest(images: data.Images, test: Tensor) -> dict[str, Callable]:
 def autoencoder_contest(images: data.Images, test: Tensor) -> dict[str, Callable]:
     test = test.to(timing.DEVICE)
 
-    def course(race: Race, batch: int) -> None:
+    def course(race: Race, batch: int = BATCH) -> None:
         model = Autoencoder(latent_dim=16).to(timing.DEVICE)
         ours(AutoencoderStep(model), images, race, lambda: error(test, model), batch)
 
-    def usual(race: Race, lr: float) -> None:
+    def usual(race: Race, lr: float = 1e-3) -> None:
         model = Autoencoder(latent_dim=16)
         model.to(timing.DEVICE, memory_format=torch.contiguous_format)
         step = speed.common_autoencoder(model, lr)
@@ -225,9 +216,9 @@ def autoencoder_contest(images: data.Images, test: Tensor) -> dict[str, Callable
         pythae(model, images, race, lambda: error(x, reconstruct))
 
     return {
-        "the course": partial(course, batch=BATCH),
+        "the course": course,
         "the course, batch 16": partial(course, batch=16),
-        "common way": partial(usual, lr=1e-3),
+        "common way": usual,
         "common way, our rate": partial(usual, lr=4e-3),
         "pythae": peer,
     }

@@ -16,17 +16,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gencourse import data, train
-from gencourse.models import GAN, VAE, Autoencoder
-from gencourse.steps import AutoencoderStep, GANStep, VAEStep
+from gencourse.models import VAE
+from gencourse.steps import VAEStep
 from tools import command
 from tools.measure import speed, timing
 from tools.measure.timing import DEVICE, median_seconds, ratio
 
-FAMILIES = {
-    "AE": (Autoencoder, AutoencoderStep, speed.common_autoencoder),
-    "VAE": (VAE, VAEStep, speed.common_vae),
-    "GAN": (GAN, GANStep, speed.common_gan),
-}
 SIZES = ((28, 1), (32, 3), (64, 3))
 BATCHES = (64, 128, 256, 512)
 
@@ -42,24 +37,9 @@ def throughput(runs: int, n: int) -> None:
     larger = ((128, 3),) if DEVICE.type == "cuda" else ()
     for size, channels in SIZES + larger:
         images = images_of(size, channels, n)
-        for name, (model_class, make_step, make_common) in FAMILIES.items():
+        for name in speed.FAMILIES:
             for batch in BATCHES:
-                shape = {"size": size, "channels": channels}
-                step = make_step(model_class(**shape).to(DEVICE))
-                plain = model_class(**shape).to(
-                    DEVICE, memory_format=torch.contiguous_format
-                )
-                common = make_common(plain)
-                loader = speed.data_loader(images[:], batch)
-                ready = images.to(DEVICE)
-                batches, fixed = ready.batches(batch), ready[:batch]
-                steps = max(1, n // batch)
-                ours, theirs, bare = timing.seconds_in_turns(
-                    runs,
-                    lambda s=step, b=batches: train.fit(s, b, epochs=1),
-                    lambda c=common, d=loader: [c(x) for x, _ in d],
-                    lambda s=step, x=fixed, k=steps: [s(x) for _ in range(k)],
-                )
+                ours, theirs, bare = speed.epochs_in_turns(name, images, batch, runs)
                 timing.row(
                     name,
                     f"{channels} x {size} x {size}",
@@ -110,7 +90,7 @@ def limits(runs: int) -> None:
         "time in convolutions",
     )
     x = images_of(32, 3, 128)[:128]
-    for name, (model_class, make_step, _) in FAMILIES.items():
+    for name, (model_class, make_step, _) in speed.FAMILIES.items():
         step = make_step(model_class())
         step(x)
         with FlopCounterMode(display=False) as counter:

@@ -136,7 +136,34 @@ def common_gan(model: GAN) -> Callable[[Tensor], None]:
     return step
 
 
+FAMILIES = {
+    "AE": (Autoencoder, AutoencoderStep, common_autoencoder),
+    "VAE": (VAE, VAEStep, common_vae),
+    "GAN": (GAN, GANStep, common_gan),
+}
+
+
 # --- measuring ------------------------------------------------------------------------
+def epochs_in_turns(
+    name: str, images: data.Images, batch: int, runs: int
+) -> list[list[float]]:
+    """Return the seconds of epochs of the course, of the common way, of bare steps."""
+    model_class, make_step, make_common = FAMILIES[name]
+    _, channels, size, _ = images.pixels.shape
+    shape = {"size": size, "channels": channels}
+    step = make_step(model_class(**shape).to(DEVICE))
+    plain = model_class(**shape).to(DEVICE, memory_format=torch.contiguous_format)
+    common, loader = make_common(plain), data_loader(images[:], batch)
+    ready = images.to(DEVICE)  # the course's way with data that fit
+    batches, x = ready.batches(batch), ready[:batch]
+    return seconds_in_turns(
+        runs,
+        lambda: train.fit(step, batches, epochs=1),
+        lambda: [common(x) for x, _ in loader],
+        lambda: [step(x) for _ in range(max(1, len(images) // batch))],
+    )
+
+
 def report(what: str, value: float, unit: str, goal: str = "") -> None:
     """Print a row; `goal` is "at least" or "at most" a number."""
     if goal:
@@ -150,23 +177,11 @@ def report(what: str, value: float, unit: str, goal: str = "") -> None:
 def families(runs: int, images: int) -> None:
     """Compare the steps of the course with the common way, in images a second."""
     rgb = data.load("faces", 32, train_size=images, test_size=1).train
-    ready = rgb.to(DEVICE)  # the course's way with data that fit
-    loader = data_loader(rgb[:], BATCH)
-    for model_class, make_step, make_common, goal in (
-        (Autoencoder, AutoencoderStep, common_autoencoder, "at least 4,000"),
-        (VAE, VAEStep, common_vae, "at least 4,000"),
-        (GAN, GANStep, common_gan, "at least 1,500"),
-    ):
-        step, batches = make_step(model_class().to(DEVICE)), ready.batches(BATCH)
-        plain = model_class().to(DEVICE, memory_format=torch.contiguous_format)
-        common = make_common(plain)
-        ours, theirs = seconds_in_turns(
-            runs,
-            lambda step=step, batches=batches: train.fit(step, batches, epochs=1),
-            lambda common=common: [common(x) for x, _ in loader],
-        )
-        name = f"{model_class.__name__}, 3x32x32, width 16"
-        report(name, images / statistics.median(ours), "images/s", goal)
+    for name, goal in (("AE", 4000), ("VAE", 4000), ("GAN", 1500)):
+        ours, theirs, _ = epochs_in_turns(name, rgb, BATCH, runs)
+        speed = images / statistics.median(ours)
+        what = f"{name}, 3x32x32, width 16"
+        report(what, speed, "images/s", f"at least {goal:,}")
         report("- against the common way", ratio(theirs, ours), "times")
 
 

@@ -17,6 +17,7 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 
+from tools import command
 from tools.command import Failure
 from tools.publish import notebooks
 from tools.publish.notebooks import tags
@@ -172,9 +173,9 @@ class Deck(Preprocessor):
     """Turn a lesson into slides: one cell each, with its parts in `metadata.slide`.
 
     A heading, a figure, a formula, a list with a title and an exercise each make a
-    slide; the text around them becomes the notes of the slide before. Tags: `slide`
-    shows a cell that would otherwise not be shown, `slide-code` shows the code of a
-    cell, and `skip-slide` leaves a cell out.
+    slide; the text around them becomes the notes of the slide before. The tag `slide`
+    adds a cell that would be left out, `slide-code` shows the code of a cell, and
+    `skip-slide` leaves a cell out.
     """
 
     def preprocess(self, nb, resources):
@@ -218,7 +219,7 @@ class Deck(Preprocessor):
             self.slides[-1].notes.append(text)
 
     def name_figure(self, slide: Slide) -> None:
-        """Find a headline: a question just question, the topic, or what was checked."""
+        """Choose a headline: a question just asked, what was checked, or the topic."""
         question = sentences(slide.before)[-1]
         if question.endswith("?") and width(question) <= HEADLINE:
             slide.headline = question
@@ -435,32 +436,27 @@ def slides(folder: Path, target: Path) -> None:
         title, question = notebooks.heading(nb)
         nb.metadata["title"] = title
         page, _ = exporter.from_notebook_node(nb, resources={"css": css})
-        (target / f"{path.stem}.html").write_text(page, encoding="utf-8")
+        command.write(page, target / f"{path.stem}.html")
         link = f'<a href="{path.stem}.html">{html.escape(title)}</a>'
         entries.append(f"<li>{link}<br>{html.escape(question)}</li>")
         print(f"{target / path.stem}.html: {page.count('<aside')} slides")
     index = target / "index.html"
-    index.write_text(INDEX.format(entries="\n".join(entries)), encoding="utf-8")
-    print(f"\nOpen {index} in a browser. Arrow keys, S: notes.")
+    command.write(INDEX.format(entries="\n".join(entries)), index)
+    print(f"\nOpen {index} in a browser. Arrow keys: next slide. S: notes.")
 
 
 def copy_scripts(target: Path) -> None:
-    """Copy reveal.js and MathJax, both free, from the packages that bring them."""
+    """Copy reveal.js and MathJax from the packages that contain them."""
     reveal = static_files("sphinx_revealjs", "_static/revealjs")
     (target / "reveal").mkdir(exist_ok=True)
-    for name in (
-        "dist/reveal.js",
-        "dist/reveal.css",
-        "plugin/notes/notes.js",
-        "LICENSE",
-    ):
+    files = "dist/reveal.js", "dist/reveal.css", "plugin/notes/notes.js", "LICENSE"
+    for name in files:
         shutil.copy(reveal / name, target / "reveal")
-    shutil.copy(reveal / "LICENSE", target / "reveal")
     shutil.copy(mathjax(), target)
 
 
 def mathjax() -> Path:
-    """Return the one file that draws formulas without a network."""
+    """Return the file that draws formulas without a network."""
     return static_files("sphinx-mathjax-offline", "static/mathjax") / "tex-svg.js"
 
 

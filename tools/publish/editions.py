@@ -1,4 +1,4 @@
-"""Make other editions of the stored lessons. Called by the Makefile.
+"""Write other editions of the stored lessons. Called by the Makefile.
 
 python -m tools.publish.editions student    without solutions and outputs, for a class
 python -m tools.publish.editions slides     a reveal.js deck for each lesson
@@ -106,7 +106,7 @@ def nbgrader(folder: Path, target: Path) -> None:
         made += 1
     if not made:
         raise Failure(f"No notebook in {folder} has cells tagged `exercise`.")
-    (target / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
+    command.write(CONFIG, target / "nbgrader_config.py")
 
 
 def assignment(nb: NotebookNode, name: str) -> NotebookNode | None:

@@ -1,13 +1,11 @@
-"""Write the playground: one web page that draws faces with the decoder of lesson 03.
-
-python -m tools.publish.playground --to build/playground.html [--home index.html]
+"""The playground: one web page that draws faces with the decoder of lesson 03.
 
 The page holds the weights of the trained VAE's decoder (16 bits each, base64) and needs
-no network and no server. Its design and behavior: docs/playground/template.html.
+neither a network nor a server. docs/playground/template.html is its design and
+behavior; tools/publish/site.py puts it beside the lessons.
 """
 
 import base64
-import html
 import json
 import re
 from pathlib import Path
@@ -16,14 +14,10 @@ import torch
 from torch import nn
 
 from gencourse import faces, losses, models, store
-from tools import command
-from tools.command import Failure
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "docs/playground/template.html"
-LESSON = "03_vae.html"  # in the folder of the home page
 FACES = 2000
 UNUSED = 0.01  # nats: about what a variance of mu of 0.02 is worth
-LARGEST = 1_000_000
 
 
 def pack(decoder: nn.Module) -> dict:
@@ -32,8 +26,6 @@ def pack(decoder: nn.Module) -> dict:
     linear, *convolutions = layers
     parts = [part for m in layers for part in (m.weight, m.bias)]
     values = torch.cat([part.detach().float().flatten() for part in parts]).half()
-    if not values.isfinite().all():
-        raise Failure("A weight of the decoder is not finite in 16 bits: retrain it.")
     return {
         "latentDim": decoder.latent_dim,
         "grid": decoder.layers[1].unflattened_size[1],
@@ -57,16 +49,14 @@ def about_unused(unused: list[bool]) -> str:
     names = [f"<i>z</i>{j}" for j, is_unused in enumerate(unused) if is_unused]
     if not names:
         return "Every latent dimension is used."
-    are, their = ("is", "its") if len(names) == 1 else ("are", "their")
-    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     return (
-        f"{listed} {are} unused: {their} KL is below {UNUSED} nats. They tell almost "
-        "nothing about a face, and the picture hardly changes."
+        f"Unused, with a KL below {UNUSED} nats: {', '.join(names)}. Such a dimension "
+        "says almost nothing about a face, and the picture hardly changes."
     )
 
 
-def page(home: str = "index.html") -> str:
-    """Return the text of the page; its link to the course leads to `home`."""
+def page() -> str:
+    """Return the text of the page, from the template and the stored VAE."""
     vae = store.pretrained(models.VAE)
     template = TEMPLATE.read_text(encoding="utf-8")
     kl = nats(vae)
@@ -78,39 +68,11 @@ def page(home: str = "index.html") -> str:
         "sizes": [faces.SMALLEST, faces.LARGEST],
     }
     count = sum(weights.numel() for weights in vae.decoder.parameters())
-    folder, slash, _ = home.rpartition("/")
     values = {
-        "home": html.escape(home),
-        "lesson": html.escape(folder + slash + LESSON),
         "faces": f"{FACES:,}",
         "weights": f"{count:,}",
         "unused": about_unused(unused),
         # A "<" in a text could end the element that contains it.
         "model": json.dumps(model).replace("<", "\\u003c"),
     }
-    unknown = set(re.findall(r"\{\{(\w+)\}\}", template)) ^ values.keys()
-    if unknown:
-        raise Failure(f"{TEMPLATE.name} and this tool differ in {sorted(unknown)}.")
-    text = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
-    if len(text.encode()) >= LARGEST:
-        raise Failure(f"The page has {len(text.encode()):,} bytes, over {LARGEST:,}")
-    return text
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = command.parser(__doc__)
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE")
-    parser.add_argument(
-        "--home",
-        default="index.html",
-        metavar="ADDRESS",
-        help=f"the course's first page, seen from FILE; {LESSON} is beside it",
-    )
-    options = parser.parse_args(arguments)
-    text = page(options.home)
-    command.write(text, options.to)
-    print(f"{options.to}: {len(text.encode()):,} bytes")
-
-
-if __name__ == "__main__":
-    command.run(main)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)

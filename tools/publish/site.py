@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -36,7 +37,7 @@ EXERCISES = """\
 
 All exercises of the course in one place. Do them in the lessons: there you can run
 your answer, and the cell tells you whether it is right or what went wrong. Solutions
-are folded; open one only after a try of your own.
+are folded; try on your own before you open one.
 """
 
 
@@ -49,7 +50,7 @@ def stored_course() -> dict[str, NotebookNode]:
 
 
 def headings(nb: NotebookNode) -> Iterator[str]:
-    """The texts of all headings, without the characters of Markdown."""
+    """Yield the texts of all headings, without the characters of Markdown."""
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             outside = re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S)
@@ -62,12 +63,12 @@ def title(nb: NotebookNode) -> str:
 
 
 def slug(heading: str) -> str:
-    """The anchor that the site gives to a heading."""
+    """Return the anchor that the site gives to a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading of the second level, up to the next one."""
+    """Return the text under a heading of the second level, up to the next one."""
     match = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     if match is None:
         raise Failure(f"There is no section `## {heading}`")
@@ -96,9 +97,9 @@ def page_of(path: str) -> str | None:
 
 
 def relink(text: str, file: str, page: str, course: dict[str, NotebookNode]) -> str:
-    """Make the links of `file` in the repository links of `page` on the site.
+    """Turn the links of `file` in the repository into links of `page` on the site.
 
-    Anchors may be written as JupyterLab makes them (`#2.-The-loss`) or as the site does
+    Anchors may be written as in JupyterLab (`#2.-The-loss`) or as on the site
     (`#2-the-loss`).
     """
 
@@ -136,7 +137,7 @@ def anchor_of(anchor: str, nb: NotebookNode, file: str) -> str:
 
 
 def dressed(cell: NotebookNode) -> NotebookNode:
-    """A copy of a cell: solutions and results fold, pictures have their texts."""
+    """Return a copy of a cell: solutions and results fold, pictures get alt texts."""
     cell = deepcopy(cell)
     if cell.cell_type != "code":
         return cell
@@ -149,7 +150,7 @@ def dressed(cell: NotebookNode) -> NotebookNode:
         shown |= {"code_prompt_show": "Result", "code_prompt_hide": "Result"}
     pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
     if len(pictures) > 1:
-        raise Failure(f"a cell has {len(pictures)} pictures, but one text for all")
+        raise Failure(f"a cell has {len(pictures)} pictures, but only one alt text")
     for output in pictures:
         shown["image"] = {"alt": " ".join(output.data["text/plain"].split())}
     if shown:
@@ -167,7 +168,7 @@ def lesson_page(name: str, course: dict[str, NotebookNode]) -> NotebookNode:
 
 
 def exercises(nb: NotebookNode) -> list[NotebookNode]:
-    """The cells of a lesson's exercises, without heading and report around them."""
+    """Return the cells of a lesson's exercises, without the heading and the report."""
     return [
         cell
         for cell in nb.cells
@@ -177,7 +178,7 @@ def exercises(nb: NotebookNode) -> list[NotebookNode]:
 
 
 def exercise_page(course: dict[str, NotebookNode]) -> NotebookNode:
-    """All exercises, each with a link to its place in its lesson."""
+    """Return a page with all exercises, each with a link to its place in a lesson."""
     new = nbformat.v4.new_markdown_cell
     page = nbformat.v4.new_notebook(metadata=course["00_start_here.ipynb"].metadata)
     page.cells.append(new(EXERCISES))
@@ -205,7 +206,7 @@ def exercise_page(course: dict[str, NotebookNode]) -> NotebookNode:
 
 
 def lesson_cards() -> str:
-    """README.md's table of lessons as cards."""
+    """Return README.md's table of lessons as cards."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     cards = []
     for line in section(readme, "Lessons").splitlines():
@@ -219,8 +220,6 @@ def lesson_cards() -> str:
                 f":link-type: doc\n\n{question}\n\n"
                 f"*{reading} to read, {running} to run*\n:::"
             )
-    if not cards:
-        raise Failure("README.md has no table of lessons under `## Lessons`")
     return "::::{grid} 1 2 2 2\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::"
 
 
@@ -237,10 +236,11 @@ def module_names() -> list[str]:
 
 
 def module_page(name: str) -> str:
-    """Return the page of a module, or of a folder with all that it offers."""
+    """Return the page of a module, with what it defines or else names in `__all__`."""
     line = f"gencourse.{name}"
     page = f"{line}\n{'=' * len(line)}\n\n.. automodule:: {line}\n   :members:\n"
-    if (ROOT / "gencourse" / name).is_dir():
+    # Without a list, whatever the module imports would be on its page.
+    if hasattr(import_module(line), "__all__"):
         page += "   :imported-members:\n"
     return page
 
@@ -249,11 +249,11 @@ def module_page(name: str) -> str:
 
 
 def docstring(text: str) -> str:
-    """Turn a docstring, in Google style but for its formulas, into reStructuredText.
+    """Prepare a Google-style docstring with formulas for Sphinx.
 
     Formulas and names are escaped, `code` and indented examples are not. Sources and
     lessons get paragraphs of their own, "lesson 02" becomes a link, and the package's
-    table of modules a list of links.
+    table of modules becomes a list of links.
     """
     text = re.sub(r"^    (\w+)/?  +(.+)$", module_line, text, flags=re.M)
     text = re.sub(r"^(\S.*)\n\n(?= {4})", r"\1\n\n::\n\n", text, flags=re.M)
@@ -310,8 +310,8 @@ def build() -> None:
     sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
     folders = ["-c", ROOT / "docs", "-d", BUILD / "doctrees", SOURCE, TARGET]
     if subprocess.run(sphinx + folders, cwd=ROOT).returncode:
-        raise Failure("The site was not built; Sphinx says above what is wrong.")
-    command.write(playground.page("index.html"), TARGET / "playground.html")
+        raise Failure("The site was not built; Sphinx's messages are above.")
+    command.write(playground.page(), TARGET / "playground.html")
     print(f"\nOpen {os.path.relpath(TARGET / 'index.html')} in a browser.")
 
 

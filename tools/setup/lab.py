@@ -19,7 +19,7 @@ START_SECONDS = 120
 
 
 def first_page() -> str:
-    """Return the path of the table of contents, or of the first notebook there is."""
+    """Return the path of the table of contents, the first notebook."""
     pages = sorted(ROOT.glob("notebooks/*.ipynb"))
     return f"/lab/tree/{pages[0].relative_to(ROOT).as_posix()}" if pages else "/lab"
 
@@ -65,7 +65,7 @@ def wait_until_open(port: int, server: subprocess.Popen) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if server.poll() is not None:
-            sys.exit("JupyterLab did not start; its own message is above.")
+            sys.exit("JupyterLab did not start; its message is above.")
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=1).close()
             return
@@ -94,7 +94,7 @@ def say_where(address: str, port: int, browser: bool) -> None:
     if browser:
         print("The course is opening in your browser; if not, open this address:")
     else:
-        print("No browser can be opened from here. Open this address in one:")
+        print("No browser can be opened here. Open this address in a browser:")
     print(f"\n    {address}\n")
     if os.environ.get("SSH_CONNECTION"):
         print("If the browser is on another computer, first run this there:")

@@ -20,13 +20,13 @@ VERSIONS = ((3, 11), (3, 12), (3, 13))
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 WRONG_PYTHON = """\
-The course runs on Python 3.11, 3.12 and 3.13. Python {found} is too {age}:
+The course runs on Python 3.11, 3.12, and 3.13. Python {found} is too {age}:
   {executable}
-Install one of these from python.org or with your system's packages. If you have one
-already, name it: make PYTHON=/path/to/python3.12 lab"""
+Install one of these from python.org or with your package manager. If you already have
+one, name it: make PYTHON=/path/to/python3.12 lab"""
 
 NO_VENV = """\
-This Python cannot create virtual environments; its own message is above.
+This Python cannot create virtual environments; its message is above.
   {executable}
 On Debian and Ubuntu: sudo apt install python3-venv
 Then run the same command again."""
@@ -47,7 +47,7 @@ computer ({platform}). The course was tested on 64-bit systems. Another Python m
 make PYTHON=/path/to/python3.12 lab"""
 
 OTHER = """\
-pip could not install the course; its own message is above.
+pip could not install the course; its message is above.
 Run the same command again. If it fails again, `make distclean` lets you start over."""
 
 CPU_HINT = """\
@@ -57,7 +57,7 @@ with Ctrl-C and use the small build: make CPU=1 lab"""
 INTERRUPTED = """
 The set-up was stopped. Run the same command again to finish it; downloads are kept."""
 
-# What pip and the operating system write, and what it means.
+# What pip and the operating system write, and what it means. The first match counts.
 CAUSES = (
     ("no space left|errno 28|disk quota", DISK_FULL),
     (
@@ -95,11 +95,9 @@ def suitable_python(version=None):
     for number in reversed(VERSIONS):
         other = shutil.which("python{}.{}".format(*number))
         if other:
-            print(
-                "Using {}, since {} is Python {}.{}.".format(
-                    other, sys.executable, *version
-                )
-            )
+            # Unlike standard output, this shows any character of a path.
+            line = "Using {}, since {} is Python {}.{}.\n"
+            sys.stderr.write(line.format(other, sys.executable, *version))
             return other
     age = "old" if version[:2] < VERSIONS[0] else "new"
     found = ".".join(map(str, version))
