@@ -1,5 +1,6 @@
 """The loop ends, weighs, stops and tells the truth."""
 
+import contextlib
 import random
 import sys
 import threading
@@ -7,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch.optim import adam
 
 from gencourse import store, train
 from gencourse.models import GAN, VAE, Autoencoder
@@ -94,7 +96,6 @@ def test_a_data_loader_is_fine():
     [
         dict(),
         dict(epochs=0),
-        dict(epochs=1.5),
         dict(steps=-1),
         dict(seconds=0),
         dict(seconds=float("nan")),
@@ -110,27 +111,13 @@ def test_one_tensor_is_not_taken_for_batches():
         train.fit(Recorder(), torch.zeros(4, 2), epochs=1)
 
 
-@pytest.mark.parametrize(
-    "batch",
-    [None, (), "x", torch.tensor(1.0), {"x": torch.zeros(2)}, torch.zeros(0, 2)],
-)
-def test_a_batch_without_images_is_named_and_the_history_kept(batch):
-    history = train.History()
-    step, given = Recorder(), [torch.zeros(2, 1), batch]
-    with pytest.raises(ValueError, match="batch 2 is .*expected a tensor"):
-        train.fit(step, given, epochs=1, history=history)
-    assert history.steps == {"loss": [1.0]} and history.epochs == {"loss": [1.0]}
-
-
 def test_batches_that_give_nothing_are_an_error():
     with pytest.raises(ValueError, match="nothing in epoch 1.*fewer images"):
         train.fit(Recorder(), [], epochs=2)
     step = Recorder()
-    with pytest.raises(ValueError, match="only once, not for 2 epochs"):
-        train.fit(step, (b for b in batches(1, 1)), epochs=2)
-    assert step.seen == []
-    with pytest.raises(ValueError, match="nothing in epoch 2.*only once"):
-        train.fit(step, (b for b in batches(1, 1)), steps=5)
+    with pytest.raises(ValueError, match="nothing in epoch 2.*only once") as error:
+        train.fit(step, (b for b in batches(1, 1)), epochs=3)
+    assert error.value.history.steps == {"loss": [1, 2]}
     assert len(train.fit(step, (b for b in batches(1, 1)), epochs=1)) == 2
     assert len(train.fit(step, (b for b in batches(1, 1, 1)), steps=2)) == 2
 
@@ -155,6 +142,33 @@ def test_divergence_stops_at_once_and_names_step_values_and_remedy(bad):
     assert error.value.history.steps == {"loss": [0.5, 0.25]}
     assert error.value.history.epochs == {"loss": [0.375]}
     assert isinstance(error.value, RuntimeError)
+
+
+BAD_BATCHES = {
+    "NaN": torch.full((4, 1, 16, 16), float("nan")),
+    "from -1 to": torch.linspace(-1, 1, 16).expand(4, 1, 16, 16),
+    r"without images, \(0, 1, 16, 16\)": torch.zeros(0, 1, 16, 16),
+    r"expected .* got \(4, 1, 20, 20\)": torch.zeros(4, 1, 20, 20),
+    "got dict": {"pixels": torch.zeros(4, 1, 16, 16)},
+}
+
+
+@pytest.mark.parametrize("words", BAD_BATCHES)
+@pytest.mark.parametrize(("model_class", "step_class"), FAMILIES)
+def test_a_bad_batch_in_the_middle_loses_neither_model_nor_history(
+    model_class, step_class, words
+):
+    good, step = torch.rand(4, 1, 16, 16), step_class(model_class(3, **SMALL))
+    given = [good, good, BAD_BATCHES[words], good]
+    with pytest.raises((ValueError, TypeError), match=words) as error:
+        train.fit(step, given, epochs=1)
+    kept = error.value.history
+    assert len(kept) == 2 and kept.images == 8 and len(kept.epochs) == len(kept.steps)
+    (note,) = error.value.__notes__
+    assert "step 3" in note and "history" in note
+    train.fit(step, [good], steps=1, history=kept)
+    assert len(kept) == 3
+    assert all(p.isfinite().all() for p in step.model.parameters())
 
 
 @pytest.mark.parametrize(("model_class", "step_class"), FAMILIES)
@@ -186,22 +200,43 @@ def test_a_far_too_large_learning_rate_is_caught():
 
 
 # --- the stop button ------------------------------------------------------------------
-class Stopped(Recorder):
-    """Someone presses the stop button in the middle of a step."""
+@contextlib.contextmanager
+def pressed_at_line(n, *modules):
+    """Ctrl-C just before the n-th line that runs in these modules."""
+    files, passed = {module.__file__ for module in modules}, 0
 
-    def __init__(self, at):
-        super().__init__()
-        self.at = at
-
-    def __call__(self, x):
-        values = super().__call__(x)
-        if len(self.seen) == self.at:
+    def trace(frame, event, _):
+        nonlocal passed
+        if frame.f_code.co_filename not in files:
+            return None
+        passed += event == "line"
+        if event == "line" and passed == n:
             raise KeyboardInterrupt
-        return values
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def stopped(step, x, n, *modules):
+    """The history of three steps that Ctrl-C stops at the n-th line."""
+    with pressed_at_line(n, *modules):
+        return train.fit(step, [x], steps=3)
 
 
 def test_the_stop_button_keeps_the_history_and_says_how_to_continue(capsys):
-    history = train.fit(Stopped(at=5), batches(2, 2, 2), epochs=100)
+    step = Recorder(values=[1.0, 2.0, 3.0, 4.0])
+
+    def press_at_the_end(x):
+        if len(step.seen) == 4:
+            raise KeyboardInterrupt
+        return step(x)
+
+    history = train.fit(press_at_the_end, batches(2, 2, 2), epochs=100)
     assert history.interrupted and history.steps["loss"] == [1, 2, 3, 4]
     assert history.epochs["loss"] == [2, 4] and history.images == 8
     printed = capsys.readouterr().out
@@ -210,6 +245,56 @@ def test_the_stop_button_keeps_the_history_and_says_how_to_continue(capsys):
         assert words in printed
     train.fit(Recorder(), batches(2), steps=1, history=history)
     assert not history.interrupted and len(history) == 5
+
+
+def test_wherever_the_stop_button_is_pressed_each_step_is_in_the_history_or_not():
+    def step(x):
+        return {"loss": 1.0, "kl": 2.0, "elbo": 3.0}
+
+    lengths = set()
+    for n in range(1, 200):
+        with contextlib.suppress(KeyboardInterrupt):  # before or after the training
+            history = stopped(step, torch.zeros(2, 1), n, train)
+            for lists in (history.steps, history.epochs):
+                assert len({len(values) for values in lists.values()}) <= 1
+            lengths.add(len(history))
+    assert lengths == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("model_class", "step_class"), FAMILIES)
+def test_wherever_the_stop_button_is_pressed_no_update_is_half_made(
+    model_class, step_class
+):
+    def new():
+        torch.manual_seed(0)
+        step = step_class(model_class(3, **SMALL))
+        step(x)
+        return step
+
+    def weights(network):
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    x = torch.rand(4, 1, 16, 16)
+    networks = len(list(new().model.children()))
+    optimizers = [[0], [1]] if model_class is GAN else [range(networks)]
+    seen = set()
+    for n in range(1, 400, 3):
+        step = new()
+        before = [weights(network) for network in step.model.children()]
+        with pressed_at_line(n, adam):
+            history = train.fit(step, [x], steps=1)
+        moved = [
+            weights(network) != old
+            for network, old in zip(step.model.children(), before, strict=True)
+        ]
+        seen.add(tuple(m.float().mean().item() > 0.5 for m in moved))
+        for group in optimizers:
+            parts = torch.cat([moved[i] for i in group]).float().mean()
+            assert parts == 0 or parts > 0.9
+        train.fit(step, [x], steps=1, history=history)
+        if not history.interrupted and n > 300:
+            break
+    assert len(seen) == (3 if model_class is GAN else 2)
 
 
 def test_a_stopped_training_leaves_a_model_that_works(tmp_path):
