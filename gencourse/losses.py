@@ -317,7 +317,7 @@ def check_pixels(x: Tensor) -> None:
         raise ValueError(
             f"images must be in [0, 1], got values from {least:.4g} to {greatest:.4g}. "
             "Values from -1 to 1: use (x + 1) / 2; from 0 to 255: x / 255; slightly "
-            "beyond: x.clamp(0, 1)"
+            "beyond: x.clamp(0, 1); NaN: find it with x.isnan()"
         )
 
 
