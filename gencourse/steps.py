@@ -148,9 +148,9 @@ class GANStep:
     """The discriminator's turn, then the generator's, each with its own Adam.
 
     `step(x)` returns {"d_loss", "g_loss", "d_real", "d_fake"}: d_loss without
-    penalties, so that it compares with log 4; d_real and d_fake the means of D(x) and
-    D(G(z)), probabilities (with "wasserstein" the mean scores). Where the generator did
-    not move, g_loss is the last.
+    penalties, to compare with log 4; d_real and d_fake are the means of D(x) and
+    D(G(z)), probabilities (with "wasserstein" scores). While the generator rests,
+    g_loss keeps its last value.
 
     Args:
         model: A GAN.

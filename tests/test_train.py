@@ -3,7 +3,6 @@
 import contextlib
 import random
 import sys
-import threading
 import time
 
 import numpy as np
@@ -291,16 +290,6 @@ def test_a_stopped_training_leaves_a_model_that_works(tmp_path):
     store.save(model, tmp_path / "m.safetensors")
     train.fit(step, [x], steps=2, history=history)
     assert len(history) == 4
-
-
-def test_other_threads_can_train():
-    results = []
-    thread = threading.Thread(
-        target=lambda: results.append(train.fit(Recorder(), batches(1, 1), epochs=2))
-    )
-    thread.start()
-    thread.join()
-    assert len(results[0]) == 4
 
 
 # --- progress -------------------------------------------------------------------------
