@@ -134,6 +134,8 @@ def fit(
             past = max(map(len, history.epochs.values()), default=0)
             for batch in batches:
                 x = batch[0] if isinstance(batch, tuple | list) else batch
+                if len(x) == 0:
+                    raise ValueError(f"batch {done + 1} holds no images: leave it out")
                 values = _call(step, x, history)
                 done += 1
                 images += len(x)
@@ -144,9 +146,7 @@ def fit(
                     sums[name] = sums.get(name, 0.0) + value * len(x)
                     # The mean of the epoch so far: right whenever training ends.
                     history.epochs.setdefault(name, [])[past:] = [sums[name] / images]
-                with contextlib.suppress(Exception):  # a bar must not end a training
-                    if bar.update():
-                        bar.set_postfix(values)
+                _show(bar, values)
                 if done >= steps or history.seconds - earlier >= seconds:
                     return history
             if images == 0:
@@ -156,26 +156,16 @@ def fit(
                     "Pass a list, Images.batches(...) or a DataLoader"
                 )
     except KeyboardInterrupt:
-        history.interrupted = True
-        for lists in (history.steps, history.epochs):
-            complete = min(map(len, lists.values()), default=0)
-            for values in lists.values():
-                del values[complete:]
-        print(
-            f"Stopped by hand at step {len(history)}, after {history.seconds:.0f} s: "
-            "model and history are kept. Continue with fit(..., history=history)."
-        )
+        _stop(history)
     except Exception as error:
         error.history = history
         error.add_note(
-            f"This ended training at step {len(history) + 1}. The history of the steps "
-            "before is kept: import sys; history = sys.last_value.history"
+            f"Training ended at step {len(history) + 1}. The history until then is in "
+            "the exception: import sys; history = sys.last_value.history"
         )
         raise
     finally:
-        with contextlib.suppress(Exception):
-            bar.total = None  # tqdm keeps a bar that has not reached its end
-            bar.close()
+        _close(bar)
     return history
 
 
@@ -202,6 +192,19 @@ def _call(step: Callable, x: Tensor, history: History) -> dict[str, float]:
     return values
 
 
+def _stop(history: History) -> None:
+    history.interrupted = True
+    # Drop what a step recorded under some of its names only.
+    for lists in (history.steps, history.epochs):
+        complete = min(map(len, lists.values()), default=0)
+        for values in lists.values():
+            del values[complete:]
+    print(
+        f"Stopped by hand at step {len(history)}, after {history.seconds:.0f} s: "
+        "model and history are kept. Continue with fit(..., history=history)."
+    )
+
+
 def _limits(**limits: float | None) -> list[float]:
     """The limits, infinite where none was given."""
     if all(limit is None for limit in limits.values()):
@@ -212,7 +215,7 @@ def _limits(**limits: float | None) -> list[float]:
     return [math.inf if limit is None else limit for limit in limits.values()]
 
 
-# --- progress, for people -------------------------------------------------------------
+# --- progress, for people: no fault of a bar may end a training -----------------------
 def _open_bar(
     batches: Iterable, epochs: float, steps: float, wanted: bool | None
 ) -> tqdm:
@@ -224,6 +227,18 @@ def _open_bar(
             total = min(steps, epochs * (length_hint(batches) or math.inf))
             return bar(total=total, delay=2, leave=False, unit=" steps")
     return tqdm(disable=True)
+
+
+def _show(bar: tqdm, values: dict[str, float]) -> None:
+    with contextlib.suppress(Exception):
+        if bar.update():
+            bar.set_postfix(values)
+
+
+def _close(bar: tqdm) -> None:
+    with contextlib.suppress(Exception):
+        bar.total = None  # tqdm keeps a bar that has not reached its end
+        bar.close()
 
 
 def _person_watches() -> bool:

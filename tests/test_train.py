@@ -148,7 +148,7 @@ def test_divergence_stops_at_once_and_names_step_values_and_remedy(bad):
 BAD_BATCHES = {
     "NaN": torch.full((4, 1, 16, 16), float("nan")),
     "from -1 to": torch.linspace(-1, 1, 16).expand(4, 1, 16, 16),
-    r"without images, \(0, 1, 16, 16\)": torch.zeros(0, 1, 16, 16),
+    "batch 3 holds no images": torch.zeros(0, 1, 16, 16),
     r"expected .* got \(4, 1, 20, 20\)": torch.zeros(4, 1, 20, 20),
     "got dict": {"pixels": torch.zeros(4, 1, 16, 16)},
 }
