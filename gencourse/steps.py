@@ -187,11 +187,14 @@ class GANStep:
         _check_choice("loss", loss, "non-saturating", "saturating", "wasserstein")
         if gp is None:
             gp = 10.0 if loss == "wasserstein" else 0.0
-        if not (r1 >= 0 and gp >= 0 and n_critic >= 1 and 0 <= ema < 1):
-            raise ValueError(
-                "expected r1 >= 0, gp >= 0, n_critic >= 1 and 0 <= ema < 1, got "
-                f"r1={r1}, gp={gp}, n_critic={n_critic}, ema={ema}"
-            )
+        for name, value, least, below in (
+            ("r1", r1, 0, float("inf")),
+            ("gp", gp, 0, float("inf")),
+            ("n_critic", n_critic, 1, float("inf")),
+            ("ema", ema, 0, 1),
+        ):
+            if not least <= value < below:
+                raise ValueError(f"{name} must be in [{least}, {below}), got {value!r}")
         self.model, self.loss, self.rng = model, loss, rng
         self.r1, self.gp, self.n_critic, self.ema = r1, gp, n_critic, ema
         self.average = model.generator
