@@ -4,11 +4,11 @@ No function reduces over the batch: images are summed over their pixels, and the
 writes `.mean()`. The names state the sign: `elbo` goes up, `*_loss`, `*_nll` and
 `*_penalty` go down, `kl` is never negative. Likelihoods, KL and ELBO are in nats per
 image. Discriminators give logits, never probabilities. Shapes that would broadcast
-raise ValueError, tensors of whole numbers TypeError.
+raise ValueError, integer tensors TypeError.
 """
 
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
 
     Source: Hinton & Salakhutdinov 2006. Taught in: lesson 02
     """
-    _check_images(x=x, x_hat=x_hat)
+    _check_shapes("(B, ...)", x=x, x_hat=x_hat)
     return (x - x_hat).square().flatten(1).sum(1)
 
 
@@ -37,7 +37,7 @@ def gaussian_nll(x: Tensor, x_hat: Tensor, s2: float | Tensor) -> Tensor:
     The density is N(x; x_hat, s2 I).
 
     Args:
-        x, x_hat: (B, ...), the same shape, d real values per example.
+        x, x_hat: (B, ...), the same shape, d values of any size per example.
         s2: One variance > 0 for all values: a float or a tensor of one element.
 
     Returns:
@@ -79,7 +79,7 @@ def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
 
     Source: Kingma & Welling 2014, appendix C.1. Taught in: lesson 03
     """
-    _check_images(x=x, logits=logits)
+    _check_shapes("(B, ...)", x=x, logits=logits)
     check_pixels(x)
     nll = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
     return nll.flatten(1).sum(1)
@@ -97,7 +97,7 @@ def kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
 
     Source: Kingma & Welling 2014, appendix B. Taught in: lesson 03
     """
-    _check_codes(mu=mu, logvar=logvar)
+    _check_shapes("(B, latent_dim)", mu=mu, logvar=logvar)
     # expm1 keeps digits that exp(logvar) - 1 would lose near the prior.
     return 0.5 * (mu.square() + torch.expm1(logvar) - logvar)
 
@@ -131,7 +131,7 @@ def elbo(nll: Tensor, kl: Tensor) -> Tensor:
 
     Source: Kingma & Welling 2014, equation 3. Taught in: lesson 03
     """
-    _check_per_example(nll=nll, kl=kl)
+    _check_shapes("(B,)", nll=nll, kl=kl)
     return -nll - kl
 
 
@@ -153,8 +153,9 @@ def log_normal(
     _check_floats(z=z)
     for name, value in (("mu", mu), ("logvar", logvar)):
         if isinstance(value, Tensor) and value.shape not in (z.shape, z.shape[1:]):
-            shapes = f"{tuple(value.shape)}, but z is {tuple(z.shape)}"
-            raise ValueError(f"{name} is {shapes}")
+            raise ValueError(
+                f"{name} is {tuple(value.shape)}, but z is {tuple(z.shape)}"
+            )
     logvar = torch.as_tensor(logvar, dtype=z.dtype, device=z.device)
     terms = math.log(2 * math.pi) + logvar + (z - mu).square() * torch.exp(-logvar)
     return -0.5 * terms.sum(-1)
@@ -188,7 +189,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
     Source: Goodfellow et al. 2014, equation 1. Taught in: lesson 04
     """
-    _check_per_example(real_logits=real_logits, fake_logits=fake_logits)
+    _check_shapes("(B,)", real_logits=real_logits, fake_logits=fake_logits)
     return F.softplus(-real_logits) + F.softplus(fake_logits)
 
 
@@ -199,7 +200,7 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 
     Source: Goodfellow et al. 2014, section 3. Taught in: lesson 04
     """
-    _check_per_example(fake_logits=fake_logits)
+    _check_shapes("(B,)", fake_logits=fake_logits)
     return F.softplus(-fake_logits)
 
 
@@ -210,7 +211,7 @@ def saturating_generator_loss(fake_logits: Tensor) -> Tensor:
 
     Source: Goodfellow et al. 2014, equation 1. Taught in: lesson 04
     """
-    _check_per_example(fake_logits=fake_logits)
+    _check_shapes("(B,)", fake_logits=fake_logits)
     return -F.softplus(fake_logits)
 
 
@@ -222,18 +223,18 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
     Source: Arjovsky et al. 2017, section 3. Taught in: lesson 04
     """
-    _check_per_example(real_scores=real_scores, fake_scores=fake_scores)
+    _check_shapes("(B,)", real_scores=real_scores, fake_scores=fake_scores)
     return fake_scores - real_scores
 
 
 def critic_generator_loss(fake_scores: Tensor) -> Tensor:
     """-f(G(z)): the generator raises the critic's score.
 
-    Only its changes mean something, not its zero.
+    Only changes have a meaning, zero has none.
 
     Source: Arjovsky et al. 2017, section 3. Taught in: lesson 04
     """
-    _check_per_example(fake_scores=fake_scores)
+    _check_shapes("(B,)", fake_scores=fake_scores)
     return -fake_scores
 
 
@@ -256,7 +257,7 @@ def gradient_penalty(
 
     Source: Gulrajani et al. 2017, equation 3. Taught in: lesson 04
     """
-    _check_images(real=real, fake=fake)
+    _check_shapes("(B, ...)", real=real, fake=fake)
     device = real.device if rng is None else rng.device
     alpha = torch.rand(len(real), generator=rng, device=device, dtype=real.dtype)
     alpha = alpha.to(real.device).view(-1, *[1] * (real.ndim - 1))  # (B, 1, 1, 1)
@@ -277,7 +278,7 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tenso
 
     Source: Mescheder et al. 2018, equation 9. Taught in: lesson 04
     """
-    _check_images(real=real)
+    _check_shapes("(B, ...)", real=real)
     return _input_gradient(discriminator, real).square().sum(1)
 
 
@@ -298,17 +299,16 @@ def _input_gradient(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 # --- values and shapes that would give a plausible wrong number -----------------------
 def check_pixels(x: Tensor) -> None:
-    """Refuse all but a batch of images (B, ...), floats in [0, 1].
+    """Accept only a batch of images (B, ...), floats in [0, 1].
 
     Raises:
         TypeError: x does not hold floats.
         ValueError: A value is NaN or outside [0, 1], or there is no image.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
-            f"images must be a tensor of floats in [0, 1], got {got}: convert whole "
-            "numbers from 0 to 255 by x / 255"
+            f"images must be a tensor of floats in [0, 1], got {_kind(x)}: convert "
+            "whole numbers from 0 to 255 by x / 255"
         )
     if x.numel() == 0:
         raise ValueError(f"a batch without images, {tuple(x.shape)}: leave it out")
@@ -317,34 +317,26 @@ def check_pixels(x: Tensor) -> None:
         raise ValueError(
             f"images must be in [0, 1], got values from {least:.4g} to {greatest:.4g}. "
             "Values from -1 to 1: use (x + 1) / 2; from 0 to 255: x / 255; slightly "
-            "beyond: x.clamp(0, 1)"
+            "beyond: x.clamp(0, 1); NaN: find it with x.isnan()"
         )
+
+
+def _check_shapes(expected: str, **tensors: Tensor) -> None:
+    """Refuse tensors that are not all of one shape of the expected kind."""
+    _check_floats(**tensors)
+    dimensions = {"(B,)": [1], "(B, latent_dim)": [2], "(B, ...)": range(2, 10)}
+    first = next(iter(tensors.values())).shape
+    same = all(tensor.shape == first for tensor in tensors.values())
+    if not same or len(first) not in dimensions[expected]:
+        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
+        raise ValueError(f"expected one shape {expected}: got {shapes}")
 
 
 def _check_floats(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"{name} must be a floating point tensor, got {got}")
+            raise TypeError(f"{name} must be a tensor of floats, got {_kind(tensor)}")
 
 
-def _check_images(**tensors: Tensor) -> None:
-    _check_shapes("one shape (B, ...)", range(2, 10), tensors)
-
-
-def _check_codes(**tensors: Tensor) -> None:
-    _check_shapes("one shape (B, latent_dim)", [2], tensors)
-
-
-def _check_per_example(**tensors: Tensor) -> None:
-    _check_shapes("one number per example, (B,)", [1], tensors)
-
-
-def _check_shapes(
-    expected: str, dimensions: Container[int], tensors: dict[str, Tensor]
-) -> None:
-    _check_floats(**tensors)
-    first = next(iter(tensors.values())).shape
-    if len(first) not in dimensions or any(t.shape != first for t in tensors.values()):
-        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
-        raise ValueError(f"expected {expected}: got {shapes}")
+def _kind(value: Tensor | object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

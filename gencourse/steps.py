@@ -1,12 +1,12 @@
 """One update of each model: `step(x) -> dict of floats`. The unit of teaching.
 
-A step moves x to the model's device, measures, moves the weights and returns what it
-measured. If the loss or its gradient is not finite, it raises FloatingPointError and
-leaves the weights alone. x holds floats in [0, 1]: anything else is a TypeError or a
+A step moves x to the model's device, measures, descends and returns what it measured.
+If the loss or its gradient is not finite, it raises FloatingPointError and leaves the
+weights as they were. x holds floats in [0, 1]: anything else is a TypeError or a
 ValueError that says how to scale it.
 
-Each `measure` returns the loss to go down, named "loss", and the means over the batch
-to report. It may be replaced: that is how `gencourse train` averages over devices.
+Each `measure` returns "loss", which the step lowers, and the means over the batch to
+report. It may be replaced: that is how `gencourse train` averages over devices.
 """
 
 import copy
@@ -20,8 +20,6 @@ from torch.optim import Adam, Optimizer
 from gencourse import losses
 from gencourse.models import GAN, VAE, Autoencoder
 
-_LEAST_S2 = 1e-8  # far below a gray level; an exact copy would have no variance at all
-
 
 class AutoencoderStep:
     """Lower the mean over the batch of ||x - x_hat||^2 by one step of Adam.
@@ -29,8 +27,8 @@ class AutoencoderStep:
     `step(x)` returns {"loss"}: the squared error per image, summed over its pixels.
 
     Args:
-        model: Anything that maps images to reconstructions. If it has our `Decoder`,
-            the first step starts that at the brightness of the images.
+        model: Anything that maps images to reconstructions. If it has a `Decoder` of
+            ours, the first step sets that to the brightness of the images.
         lr, betas: Adam's.
 
     Taught in: lesson 02
@@ -90,8 +88,8 @@ class VAEStep:
         betas: tuple[float, float] = (0.9, 0.99),
         rng: torch.Generator | None = None,
     ) -> None:
-        _check_choice("s2", s2, ("fixed", "optimal"))
-        _check_choice("likelihood", likelihood, ("gaussian", "bernoulli"))
+        _check_choice("s2", s2, "fixed", "optimal")
+        _check_choice("likelihood", likelihood, "gaussian", "bernoulli")
         if likelihood == "bernoulli" and s2 == "optimal":
             raise ValueError("a Bernoulli likelihood has no variance: use s2='fixed'")
         self.model, self.beta, self.rng = model, beta, rng
@@ -143,16 +141,16 @@ class VAEStep:
         s2 = squared_error.detach() / x[0].numel()
         if not s2.isfinite():
             raise FloatingPointError(f"squared error per value = {s2.item()}")
-        return s2.clamp(min=_LEAST_S2)
+        return s2.clamp(min=1e-8)  # an exact copy has no variance to divide by
 
 
 class GANStep:
     """The discriminator's turn, then the generator's, each with its own Adam.
 
     `step(x)` returns {"d_loss", "g_loss", "d_real", "d_fake"}: d_loss without
-    penalties, so that it compares with log 4; d_real and d_fake the means of D(x) and
-    D(G(z)), probabilities (with "wasserstein" the mean scores). Where the generator did
-    not move, g_loss is the last.
+    penalties, to compare with log 4; d_real and d_fake are the means of D(x) and
+    D(G(z)), probabilities (with "wasserstein" scores). While the generator rests,
+    g_loss keeps its last value.
 
     Args:
         model: A GAN.
@@ -186,7 +184,7 @@ class GANStep:
         ema: float = 0.0,
         rng: torch.Generator | None = None,
     ) -> None:
-        _check_choice("loss", loss, ("non-saturating", "saturating", "wasserstein"))
+        _check_choice("loss", loss, "non-saturating", "saturating", "wasserstein")
         if gp is None:
             gp = 10.0 if loss == "wasserstein" else 0.0
         for name, value, least, below in (
@@ -265,23 +263,23 @@ class GANStep:
 
 
 def on_model(x: Tensor, model: nn.Module) -> Tensor:
-    """Images (B, ...) in [0, 1] on the model's device and in its type, or an error."""
+    """Images (B, ...) in [0, 1], on the model's device and in its dtype."""
     losses.check_pixels(x)
     return x.to(next(model.parameters()))
 
 
 def start_decoder(model: nn.Module, x: Tensor) -> None:
-    """Let a new `Decoder` begin at the brightness of the images x."""
+    """Set an untrained `Decoder` to the brightness of the images x."""
     decoder = getattr(model, "decoder", None)
     if hasattr(decoder, "start_at"):
         decoder.start_at(x)
 
 
 def descend(optimizer: Optimizer, loss: Tensor) -> None:
-    """One step down the gradient of the loss, or an error and no step at all.
+    """One step down the gradient of the loss, if both are finite.
 
     Raises:
-        FloatingPointError: The loss or its gradient is not finite.
+        FloatingPointError: One is not; the weights stay as they were.
     """
     learning = [weight for weight in weights(optimizer) if weight.requires_grad]
     optimizer.zero_grad()
@@ -307,6 +305,6 @@ def floats(values: dict[str, Tensor]) -> dict[str, float]:
     return {name: value.item() for name, value in values.items()}
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, *choices: str) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")

@@ -1,7 +1,6 @@
 """Models in files: `save(model, path)`, `load(VAE, path)`, `pretrained(VAE)`.
 
-Saved models are safetensors files: numbers with a description. Nothing in them is ever
-executed.
+A saved model is a safetensors file: numbers and their names, never code.
 """
 
 import json
@@ -21,10 +20,9 @@ def save(model: nn.Module, path: str | Path) -> None:
     """Write a model's weights and settings to a safetensors file, whole or not at all.
 
     Args:
-        model: Autoencoder, VAE or GAN: anything whose `.settings`, numbers, are the
-            arguments that rebuild it.
-        path: Conventionally ends in .safetensors. An existing file is replaced only
-            once the new one is complete.
+        model: Autoencoder, VAE or GAN: anything whose `.settings` are the arguments
+            that rebuild it.
+        path: Conventionally ends in .safetensors.
 
     Raises:
         TypeError: The model has no settings.
@@ -33,7 +31,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     if not hasattr(model, "settings"):
         raise TypeError(
             f"{type(model).__name__} has no .settings, the arguments that rebuild it: "
-            "save a model of gencourse.models, or keep model.state_dict()"
+            "add them, or use torch.save(model.state_dict(), path)"
         )
     metadata = {"class": type(model).__name__, "settings": json.dumps(model.settings)}
     tensors = {  # cloned: safetensors refuses tensors that share their memory
@@ -60,8 +58,8 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
             "it with the class that was saved"
         )
     try:
-        # Shapes only: no settings can claim too much memory, and building the model
-        # draws no random numbers, so loading does not change what is trained afterward.
+        # Shapes only: this draws no random numbers, so that loading a model does not
+        # change what is trained afterward, and takes no memory, whatever the settings.
         with torch.device("meta"):
             model = model_class(**json.loads(metadata["settings"]))
         model.load_state_dict(tensors, assign=True)
@@ -71,27 +69,26 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
 
 
 def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
-    """A model of this class that was trained on faces for some minutes and stored.
+    """A model of this class that comes with the course, trained on faces for minutes.
 
-    tools/measure/compare.py made the files, and `gencourse train` those of 64x64
+    tools/measure/compare.py trained those of 32x32, `gencourse train` those of 64x64
     (docs/scaling.md).
 
     Args:
         model_class: Autoencoder, VAE or GAN (32x32 RGB faces, 10 latent dimensions).
-        name: Of the file, by default the class in lowercase. "vae_precise" is a VAE
-            with a small decoder variance; "vae_64" and "gan_64" draw 64x64 faces from
-            16 dimensions.
+        name: The file's name, by default the class in lowercase. "vae_precise" is a
+            VAE with a small decoder variance; "vae_64" and "gan_64" draw 64x64 faces
+            from 16 dimensions.
     """
     name = name or model_class.__name__.lower()
     return load(model_class, PRETRAINED / f"{name}.safetensors")
 
 
 def results() -> dict[str, Any]:
-    """What was measured on the stored models: the content of comparison.json.
+    """What tools/measure/compare.py measured on the stored models.
 
     Returns:
-        Lists of rows, "families", "variances" and "remedies", and the settings.
-        tools/measure/compare.py made the file.
+        Lists of rows, "families", "variances" and "remedies", and the "settings".
     """
     return json.loads((PRETRAINED / "comparison.json").read_text(encoding="utf-8"))
 
@@ -106,8 +103,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}): it is damaged, cut "
-            "short or of another kind. Pickled files (.pt, .pth, .pkl) are never "
-            "opened, because they can run code"
+            "short or of another kind. Download or save it again. Pickled files "
+            "(.pt, .pth, .pkl) are never opened, because they can run code"
         ) from error
 
 
@@ -115,7 +112,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Replace a file at once: a reader sees the old or the new content, never a part.
 
     Raises:
-        OSError: It cannot be written; an existing file is left as it was.
+        OSError: The file cannot be written; an existing one is left as it was.
     """
     part = path.with_name(f".partial-{os.getpid()}")
     try:

@@ -9,7 +9,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import length_hint
 from typing import Any
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 
 def seed_everything(seed: int) -> None:
-    """Start the random numbers of NumPy, Python and torch from one seed.
+    """Seed NumPy, Python and torch.
 
     The same seed gives the same numbers on the same machine with the same number of
     threads.
@@ -68,20 +68,17 @@ class History:
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss was NaN or infinite. `.history` holds what was measured before."""
+    """A loss was NaN or infinite."""
 
     def __init__(self, problem: str, history: History) -> None:
-        last = ", ".join(
-            f"{name} = {value:.5g}" for name, value in history.last().items()
-        )
+        last = ", ".join(f"{k} = {v:.5g}" for k, v in history.last().items())
         super().__init__(
-            f"training stopped at step {len(history) + 1}: {problem} is not finite. "
-            f"Last finite values: {last or 'none, this was the first step'}. "
+            f"training stopped at step {len(history) + 1} with a value that is not "
+            f"finite: {problem}. Last finite values: {last or 'none'}. "
             "Try a smaller learning rate; check the sign of each term of the loss and "
             "that the images are finite and in [0, 1]. If your own step had already "
             "changed the weights, build the model again."
         )
-        self.history = history
 
 
 def fit(
@@ -96,7 +93,10 @@ def fit(
 ) -> History:
     """Call step(x) for every batch x until the first limit is reached.
 
-    The stop button (Ctrl-C) ends training early: model and history are kept.
+    The stop button (Ctrl-C) ends training at once and keeps model and history. The
+    interrupted step is not in the history; the optimizers of `steps` have then moved
+    all their weights or none. If an error ends training, the exception carries the
+    history as `.history`.
 
     Args:
         step: x -> dict of floats, the same names each time.
@@ -119,23 +119,23 @@ def fit(
 
     Taught in: lesson 02
     """
-    _check_request(batches, epochs, steps, seconds)
+    if isinstance(batches, Tensor):
+        raise TypeError("batches is one tensor: pass a list, such as x.split(64)")
+    epochs, steps, seconds = _limits(epochs=epochs, steps=steps, seconds=seconds)
     history = History() if history is None else history
     history.interrupted = False
     earlier, start = history.seconds, time.perf_counter()
     bar = _open_bar(batches, epochs, steps, progress)
-    done, epoch, ended = 0, 0, False
+    done = epoch = 0
     try:
-        while epoch != epochs and not ended:
+        while epoch < epochs:
+            epoch += 1
             images, sums = 0, {}
             past = max(map(len, history.epochs.values()), default=0)
             for batch in batches:
-                x = batch[0] if isinstance(batch, tuple | list) and batch else batch
-                if getattr(x, "ndim", 0) == 0 or len(x) == 0:
-                    raise ValueError(
-                        f"batch {done + 1} is {x!r:.60}: expected a tensor of one or "
-                        "more images, or a tuple that begins with one"
-                    )
+                x = batch[0] if isinstance(batch, tuple | list) else batch
+                if len(x) == 0:
+                    raise ValueError(f"batch {done + 1} holds no images: leave it out")
                 values = _call(step, x, history)
                 done += 1
                 images += len(x)
@@ -146,14 +146,9 @@ def fit(
                     sums[name] = sums.get(name, 0.0) + value * len(x)
                     # The mean of the epoch so far: right whenever training ends.
                     history.epochs.setdefault(name, [])[past:] = [sums[name] / images]
-                with contextlib.suppress(Exception):  # a bar must not end a training
-                    if bar.update():
-                        bar.set_postfix(values)
-                ended = done == steps
-                ended |= seconds is not None and history.seconds - earlier >= seconds
-                if ended:
-                    break
-            epoch += 1
+                _show(bar, values)
+                if done >= steps or history.seconds - earlier >= seconds:
+                    return history
             if images == 0:
                 raise ValueError(
                     f"batches gave nothing in epoch {epoch}. Are there fewer images "
@@ -161,15 +156,16 @@ def fit(
                     "Pass a list, Images.batches(...) or a DataLoader"
                 )
     except KeyboardInterrupt:
-        history.interrupted = True
-        print(
-            f"Stopped by hand at step {len(history)}, after {history.seconds:.0f} s: "
-            "model and history are kept. Continue with fit(..., history=history)."
+        _stop(history)
+    except Exception as error:
+        error.history = history
+        error.add_note(
+            f"Training ended at step {len(history) + 1}. The history until then is in "
+            "the exception: import sys; history = sys.last_value.history"
         )
+        raise
     finally:
-        with contextlib.suppress(Exception):
-            bar.total = None  # tqdm keeps a bar that has not reached its end
-            bar.close()
+        _close(bar)
     return history
 
 
@@ -196,37 +192,53 @@ def _call(step: Callable, x: Tensor, history: History) -> dict[str, float]:
     return values
 
 
-def _check_request(
-    batches: Iterable, epochs: int | None, steps: int | None, seconds: float | None
-) -> None:
-    if epochs is None and steps is None and seconds is None:
+def _stop(history: History) -> None:
+    history.interrupted = True
+    # Drop what a step recorded under some of its names only.
+    for lists in (history.steps, history.epochs):
+        complete = min(map(len, lists.values()), default=0)
+        for values in lists.values():
+            del values[complete:]
+    print(
+        f"Stopped by hand at step {len(history)}, after {history.seconds:.0f} s: "
+        "model and history are kept. Continue with fit(..., history=history)."
+    )
+
+
+def _limits(**limits: float | None) -> list[float]:
+    """The limits, infinite where none was given."""
+    if all(limit is None for limit in limits.values()):
         raise ValueError("say when to end: epochs=..., steps=... or seconds=...")
-    if isinstance(batches, Tensor):
-        raise TypeError("batches is one tensor: pass a list, such as x.split(64)")
-    for name, value in (("epochs", epochs), ("steps", steps), ("seconds", seconds)):
-        whole = "" if name == "seconds" else "a whole number "
-        if value is not None and (not value > 0 or (whole and value % 1)):
-            raise ValueError(f"{name} must be {whole}> 0, got {value!r}")
-    if isinstance(batches, Iterator) and (epochs or 1) > 1:
-        raise ValueError(
-            f"a generator can be read only once, not for {epochs} epochs: pass a list, "
-            "Images.batches(...) or a DataLoader"
-        )
+    for name, limit in limits.items():
+        if limit is not None and not limit > 0:
+            raise ValueError(f"{name} must be > 0, got {limit!r}")
+    return [math.inf if limit is None else limit for limit in limits.values()]
 
 
-# --- progress, for people -------------------------------------------------------------
+# --- progress, for people: no fault of a bar may end a training -----------------------
 def _open_bar(
-    batches: Iterable, epochs: int | None, steps: int | None, wanted: bool | None
+    batches: Iterable, epochs: float, steps: float, wanted: bool | None
 ) -> tqdm:
     """A tqdm bar that appears after 2 s and leaves nothing behind."""
     with contextlib.suppress(Exception):
         if _person_watches() if wanted is None else wanted:
             from tqdm.auto import tqdm as bar  # in a notebook this loads ipywidgets
 
-            limits = (steps, epochs and epochs * length_hint(batches))
-            total = min(filter(None, limits), default=None)
+            total = min(steps, epochs * (length_hint(batches) or math.inf))
             return bar(total=total, delay=2, leave=False, unit=" steps")
     return tqdm(disable=True)
+
+
+def _show(bar: tqdm, values: dict[str, float]) -> None:
+    with contextlib.suppress(Exception):
+        if bar.update():
+            bar.set_postfix(values)
+
+
+def _close(bar: tqdm) -> None:
+    with contextlib.suppress(Exception):
+        bar.total = None  # tqdm keeps a bar that has not reached its end
+        bar.close()
 
 
 def _person_watches() -> bool:

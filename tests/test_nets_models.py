@@ -110,15 +110,6 @@ def test_a_batch_of_one_gives_what_it_gives_in_a_larger_batch(model_class):
     torch.testing.assert_close(alone, together)
 
 
-@pytest.mark.parametrize("model_class", MODELS)
-def test_settings_rebuild_the_model(model_class):
-    model = model_class(5, size=20, channels=1, width=6)
-    again = model_class(**model.settings)
-    assert again.settings == model.settings
-    shapes = {k: v.shape for k, v in model.state_dict().items()}
-    assert shapes == {k: v.shape for k, v in again.state_dict().items()}
-
-
 def test_memory_format_changes_no_number():
     encoder, x = Encoder(3).double(), torch.rand(2, 3, 32, 32, dtype=torch.float64)
     plain = Encoder(3).double()

@@ -297,8 +297,6 @@ def test_a_bernoulli_elbo_is_never_positive():
     for _ in range(30):
         values = step(x)
     assert -50 < values["elbo"] < 0
-    with pytest.raises(ValueError, match="from -1 to -1"):  # it was +143432 nats once
-        step(x - 1)
 
 
 @pytest.mark.parametrize(("model_class", "step_class"), STEPS)

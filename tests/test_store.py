@@ -182,6 +182,20 @@ def test_hostile_files_are_refused_unread(tmp_path):
     assert canary.exists()  # so the trap works
 
 
+def test_a_file_cut_anywhere_or_with_a_garbled_header_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    store.save(VAE(3, **SMALL), path)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    damaged = [whole[:n] for n in range(0, len(whole), len(whole) // 40)]
+    for n in range(0, header, 23):
+        damaged.append(whole[:n] + bytes([whole[n] ^ 0x80]) + whole[n + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="m.safetensors .*(damaged|does not fit)"):
+            store.load(VAE, path)
+
+
 # --- whole or not at all --------------------------------------------------------------
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS, errno.EACCES])
