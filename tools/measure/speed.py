@@ -60,7 +60,7 @@ _operators: list[torch.library.Library] = []  # a library's operators die with i
 def torchvision() -> ModuleType:
     """Return torchvision, even one built for CUDA beside a CPU-only torch.
 
-    Its import then misses an operator that only object detection would run.
+    Its import then misses operators that only object detection would run.
     """
     try:
         return import_module("torchvision")
@@ -68,7 +68,8 @@ def torchvision() -> ModuleType:
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]
         _operators.append(torch.library.Library("torchvision", "FRAGMENT"))
-        _operators[0].define("nms(Tensor a, Tensor b, float c) -> Tensor")
+        for name in ("nms", "qnms"):
+            _operators[0].define(f"{name}(Tensor a, Tensor b, float c) -> Tensor")
         return import_module("torchvision")
 
 
