@@ -165,7 +165,7 @@ class Folder:
                 other.unlink()
 
     def _open_losses(self, done: int) -> Any:
-        """losses.csv, cut after the step of the checkpoint: later ones are done again."""
+        """losses.csv, cut after the step of the checkpoint, where the run continues."""
         path = self.path / "losses.csv"
         if done and path.exists():
             content = path.read_bytes()

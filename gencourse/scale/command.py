@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"gencourse train: {problem}", sys.stderr)
         return problem.code
     code = _run(settings, fabric)
-    # If a process that Fabric started reports a failure, Fabric kills the whole run, and
-    # the message of the first process could be cut short.
+    # If a process that Fabric started reports a failure, Fabric kills the whole run and
+    # could cut short the message of the first process.
     return code if fabric.local_rank == 0 else 0
 
 
