@@ -71,31 +71,28 @@ class Folder:
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], resume: bool) -> None:
-        self.path, self.settings = path, settings
+        self.path = path
         self.checkpoints = path / "checkpoints"
         description = path / "run.json"
         try:
-            if resume and not description.is_file():
-                raise Problem(f"{path} contains no run to resume: leave out --resume")
-            if description.is_file() and not resume:
-                raise Problem(
-                    f"{path} contains a run: add --resume, or name another folder"
-                )
             if resume:
-                self.settings = self._compare(description)
+                self._compare(description, settings)
             else:
-                self._create(description)
+                self._create(description, settings)
             self.checkpoints.mkdir(exist_ok=True)
             for part in self.checkpoints.glob(".partial-*"):  # of a killed run
                 part.unlink()
             self.saved = self._latest()
-            self.losses = self._open_losses(
-                self.saved[1]["steps_done"] if self.saved else 0
-            )
+            done = self.saved[1]["steps_done"] if self.saved else 0
+            self.losses = self._open_losses(done)
         except OSError as error:
             raise Problem(f"cannot write in {path} ({error})") from error
 
-    def _create(self, description: Path) -> None:
+    def _create(self, description: Path, settings: dict[str, Any]) -> None:
+        if description.is_file():
+            raise Problem(
+                f"{self.path} contains a run: add --resume, or name another folder"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         for name in sorted(os.listdir(self.path)):
             # File browsers leave these in folders that look empty, and a run that was
@@ -104,16 +101,17 @@ class Folder:
                 raise Problem(
                     f"{self.path} is not empty, it contains {name}: name another folder"
                 )
-        content = json.dumps(self.settings, indent=2) + "\n"
+        content = json.dumps(settings, indent=2) + "\n"
         store.write_whole(description, content.encode())
 
-    def _compare(self, description: Path) -> dict[str, Any]:
-        """The settings of the run in the folder, if they are today's."""
+    def _compare(self, description: Path, now: dict[str, Any]) -> None:
+        """Refuse to continue a run of other settings or images."""
+        if not description.is_file():
+            raise Problem(f"{self.path} contains no run to resume: leave out --resume")
         try:
             stored = dict(json.loads(description.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise Problem(f"{description} is damaged: {error}") from error
-        now = self.settings
         differences = [
             f"{key} was {stored.get(key)!r} and is now {now.get(key)!r}"
             for key in sorted((stored.keys() | now.keys()) - {"fingerprint"})
@@ -127,7 +125,6 @@ class Folder:
                 f"{self.path} is another run: {'; '.join(differences)}. Use the same "
                 "settings and images, or another folder without --resume"
             )
-        return stored
 
     def _all(self) -> list[Path]:
         return sorted(self.checkpoints.glob("step-*.safetensors"))
@@ -142,18 +139,15 @@ class Folder:
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, metadata = store.read(path)
-        about = metadata.get("about", "")
-        if metadata.get("sha256") != _digest(about, tensors):
+        numbers = metadata.get("numbers", "")
+        if metadata.get("sha256") != _digest(numbers, tensors):
             raise ValueError(f"{path} is damaged, or not a checkpoint")
-        about = json.loads(about)
-        if about["settings"] != self.settings:
-            raise Problem(f"{path} belongs to a run with other settings: move it away")
-        return tensors, about["numbers"]
+        return tensors, json.loads(numbers)
 
     def checkpoint(self, done: int, tensors: dict, numbers: dict[str, Any]) -> None:
         """Write a checkpoint, whole or not at all; keep it and the one before."""
-        about = json.dumps({"settings": self.settings, "numbers": numbers})
-        metadata = {"about": about, "sha256": _digest(about, tensors)}
+        metadata = {"numbers": json.dumps(numbers)}
+        metadata["sha256"] = _digest(metadata["numbers"], tensors)
         path = self.checkpoints / f"step-{done:09d}.safetensors"
         os.fsync(self.losses.fileno())
         store.write_whole(path, safetensors.torch.save(tensors, metadata))
@@ -186,5 +180,6 @@ class Folder:
         self.losses.write(",".join(map(repr, [done, epoch, *values.values()])) + "\n")
 
 
-def _digest(about: str, tensors: dict[str, Tensor]) -> str:
-    return hashlib.sha256(about.encode() + safetensors.torch.save(tensors)).hexdigest()
+def _digest(numbers: str, tensors: dict[str, Tensor]) -> str:
+    content = numbers.encode() + safetensors.torch.save(tensors)
+    return hashlib.sha256(content).hexdigest()

@@ -29,7 +29,7 @@ class IdxSet(NamedTuple):
     folder: str  # torchvision's name for it, so that its copies can be used
     url: str
     classes: str
-    md5: tuple[str, str, str, str]  # of FILES with .gz
+    md5: str  # of FILES with .gz
 
 
 IDX_SETS = {
@@ -37,34 +37,22 @@ IDX_SETS = {
         "MNIST",
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "0 1 2 3 4 5 6 7 8 9",
-        (
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
+        """f68b3c2dcbeaaa9fbdd348bbdeb94873 9fb629c4189551a2d022fa330f9573f3
+        d53e105ee54ea40749a09fcbcd1e9432 ec29112dd5afa0611ce80d1b7f02629c""",
     ),
     "fashion-mnist": IdxSet(
         "FashionMNIST",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle-boot",
-        (
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
+        """8d4fb7e6c68d591d4c3dfef9ec88bf0d bef4ecab320f06d8554ea6380940ec79
+        25c81989df183df01b3e8a0aad5dffbe bb300cfdad3c16e7a12a480ee83cd310""",
     ),
     "kmnist": IdxSet(
         "KMNIST",
         "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
         "o ki su tsu na ha ma ya re wo",
-        (
-            "bdb82020997e1d708af4cf47b453dcf7",
-            "5c965bf0a639b31b8f53240b1b52f4d7",
-            "e144d726b3acfaa3e44228e80efcd344",
-            "7320c461ea6c1c855c0b718fb2a4b134",
-        ),
+        """bdb82020997e1d708af4cf47b453dcf7 5c965bf0a639b31b8f53240b1b52f4d7
+        e144d726b3acfaa3e44228e80efcd344 7320c461ea6c1c855c0b718fb2a4b134""",
     ),
 }
 
@@ -74,7 +62,7 @@ def idx_source(request: Request) -> Source:
     folder = request.root / chosen.folder / "raw"
     missing = {
         f"{name}.gz": md5
-        for name, md5 in zip(FILES, chosen.md5, strict=True)
+        for name, md5 in zip(FILES, chosen.md5.split(), strict=True)
         if not (folder / name).exists() and not (folder / f"{name}.gz").exists()
     }
     if missing:
