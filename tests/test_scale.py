@@ -44,9 +44,9 @@ def command(model, out, more="", devices=1, images="digits --train-size 200"):
     return [*line.split(), "--out", str(out)]
 
 
-def start(*arguments, launcher=("-m", "gencourse"), **environment):
+def start(*arguments, launcher=("-m", "gencourse")):
     # One thread each, whatever else the machine does: sums in one order.
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, *launcher, *arguments],
         env=env,
@@ -172,20 +172,19 @@ def test_two_processes_give_the_curve_of_one(model, tmp_path, done):
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("model", ["vae", "gan"])
-def test_bf16_stays_finite_and_near(model, tmp_path, done):
+def test_bf16_stays_finite_and_near(tmp_path, done):
     for precision in ("32", "bf16"):
-        more = f"--steps 12 --precision {precision} {MODELS[model]}"
-        done(*command(model, tmp_path / precision, more))
+        more = f"--steps 6 --precision {precision} {MODELS['gan']}"
+        done(*command("gan", tmp_path / precision, more))
     full, half = curve(tmp_path / "32"), curve(tmp_path / "bf16")
     assert full != half
     assert all(math.isfinite(v) for row in half for v in row.values())
     assert_close(half, full, 0.1)
-    store.load(CLASSES[model], tmp_path / "bf16/model.safetensors")
+    store.load(models.GAN, tmp_path / "bf16/model.safetensors")
 
 
 # --- resuming -------------------------------------------------------------------------
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["vae", "gan"])
 def test_a_run_in_pieces_is_the_run_in_one_go(model, tmp_path, done):
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     more = f"{MODELS[model]} --checkpoint-every 4 --steps"
@@ -394,7 +393,7 @@ def test_torchrun_starts_it_too(tmp_path):
     launcher = "-m torch.distributed.run --standalone --nproc-per-node 2 -m gencourse"
     code, out, err = finish(start(*arguments, launcher=launcher.split()))
     assert code == 0, err
-    assert "2 processes" in out and len(curve(tmp_path / "a")) == 6
+    assert "Processes: 2 on" in out and len(curve(tmp_path / "a")) == 6
 
 
 def test_torchrun_and_slurm_decide_how_many_processes_there_are():

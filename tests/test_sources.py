@@ -282,7 +282,7 @@ def test_pictures_that_are_left_out_are_counted(tmp_path):
         (own / name).write_bytes(b"\0\0\0\x18ftypheic")
     loaded, messages = load_with_warnings(own, 16)
     assert len(loaded.train) == 7 and len(messages) == 1
-    assert "2 .heic, 1 .nef, 1 .svg," in messages[0] and str(own) in messages[0]
+    assert "2 .heic, 1 .nef, 1 .svg;" in messages[0] and str(own) in messages[0]
     assert "convert" in messages[0]
     for path in own.glob("*.png"):
         path.unlink()

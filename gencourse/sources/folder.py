@@ -143,7 +143,7 @@ def find_classes(parts: list[Path], classes_of: list[set[str]]) -> list[str] | N
     if "" in classes or len(classes) < 2:
         if len(classes) > 2 and len({"" in part for part in classes_of}) == 2:
             flat = next(p for p, c in zip(parts, classes_of, strict=True) if "" in c)
-            message = f"no labels: {shown(flat)} has images outside of class folders"
+            message = f"no labels: {shown(flat)} has images outside class folders"
             warnings.warn(message, stacklevel=4)
         return None
     for part, present in zip(parts, classes_of, strict=True):
@@ -157,4 +157,4 @@ def find_classes(parts: list[Path], classes_of: list[set[str]]) -> list[str] | N
 
 def _count(unread: Counter[str]) -> str:
     counts = ", ".join(f"{n:,} {ending}" for ending, n in sorted(unread.items()))
-    return f"{counts}, which are not read here; convert them to JPEG or PNG"
+    return f"{counts}; convert them to JPEG or PNG"
