@@ -246,10 +246,14 @@ def test_folder_with_classes_and_a_split_of_its_own(tmp_path):
         assert torch.equal(part.pixels.mean((2, 3)).argmax(1), part.labels)
     nested = data.load(tmp_path / "split" / "train", 8)
     assert nested.target_names == ("cat", "dog", "owl") and len(nested.test) == 1
-    # One folder around everything names no class.
+    # One folder around everything names no class, and hides no split.
     (tmp_path / "outer").mkdir()
-    (tmp_path / "split" / "train").rename(tmp_path / "outer" / "train")
-    assert data.load(tmp_path / "outer", 8).target_names == ("cat", "dog", "owl")
+    (tmp_path / "split").rename(tmp_path / "outer" / "split")
+    for name in ("outer/.DS_Store", "outer/readme.txt"):
+        (tmp_path / name).touch()
+    outer = data.load(tmp_path / "outer", 8)
+    assert torch.equal(outer.test.pixels, loaded.test.pixels)
+    assert outer.target_names == ("cat", "dog", "owl")
 
 
 def test_the_smallest_folders(tmp_path):
@@ -295,6 +299,9 @@ def test_two_folders_that_could_be_the_training_set(tmp_path):
         colored_folder(tmp_path / part, 3)
     if len(os.listdir(tmp_path)) == 2:
         pytest.skip("this disk takes Train and train for the same")
+    with pytest.raises(ValueError, match="Train and train.*rename"):
+        data.load(tmp_path, 16)
+    (tmp_path / "test").rename(tmp_path / "other")
     with pytest.raises(ValueError, match="Train and train.*rename"):
         data.load(tmp_path, 16)
 

@@ -16,6 +16,7 @@ from gencourse.sources.pictures import all_gray, formats, read_images
 from gencourse.sources.source import Request, Source, shown
 
 TESTS = ("test", "val", "valid", "validation")
+HIDDEN = (".", "__MACOSX")
 
 
 def folder_source(request: Request) -> Source:
@@ -66,29 +67,35 @@ def photo_source(
 def find_split(folder: Path) -> list[Path]:
     """The folders of train and of test, or only the folder if it is not split.
 
+    One folder around everything, as archives often have it, does not count.
+
     Raises:
         ValueError: Two folders could be the same part, such as Train and train.
         RuntimeError: The folder cannot be opened.
     """
     try:
-        subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+        visible = sorted(x for x in folder.iterdir() if not x.name.startswith(HIDDEN))
     except OSError as error:
         raise RuntimeError(f"cannot open {shown(folder)}: {error.strerror}") from error
+    subfolders = [entry for entry in visible if entry.is_dir()]
     named = {
         part: [entry for entry in subfolders if entry.name.lower() == part]
         for part in ("train", *TESTS)
     }
-    test = next((part for part in TESTS if named[part]), None)
-    if test is None or not named["train"]:
-        return [folder]
-    for same in (named["train"], named[test]):
+    for same in named.values():
         if len(same) > 1:
             names = " and ".join(entry.name for entry in same)
             raise ValueError(
-                f"{shown(folder)} holds {names}, but only one of them can be used: "
+                f"{shown(folder)} contains {names}, but only one of them can be used: "
                 "rename or merge them"
             )
-    return [named["train"][0], named[test][0]]
+    test = next((part for part in TESTS if named[part]), None)
+    if test and named["train"]:
+        return named["train"] + named[test]
+    _, readable, others = formats()
+    pictures = [x for x in visible if x.suffix.lower() in readable | others]
+    around_everything = len(subfolders) == 1 and not pictures
+    return find_split(subfolders[0]) if around_everything else [folder]
 
 
 def list_images(folder: Path, unread: Counter[str]) -> dict[Path, str]:
@@ -115,7 +122,7 @@ def list_images(folder: Path, unread: Counter[str]) -> dict[Path, str]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = [f for f in subfolders if not f.startswith((".", "__MACOSX"))]
+        subfolders[:] = [f for f in subfolders if not f.startswith(HIDDEN)]
         for name in names:
             ending = "" if name.startswith(".") else os.path.splitext(name)[1].lower()
             if ending in readable:
