@@ -5,9 +5,9 @@ each batch. The loss is a mean over images, so its gradient over the whole batch
 mean of the gradients over equal shares. If all processes average their gradients before
 each update, all copies of the model make the update that one process would make.
 
-The averaging must come after backward() and before the optimizer, in the middle of the
-step. Hooks on the weights do it there, so `steps` stays as plain as the lessons: torch
-calls a hook as soon as backward() has completed the gradient of its weight. (The inner
+The averaging belongs between the gradient and the optimizer, in the middle of the step.
+Hooks on the weights do it there, so `steps` stays as plain as the lessons: torch calls a
+hook as soon as backward() has completed the gradient of its weight. (The inner
 gradient of R1 is never stored in a weight and calls no hook.) DistributedDataParallel
 of torch does not fit: it prepares each backward() in the one call model(x), but a step
 calls encoder and decoder apart, and the discriminator several times.
