@@ -6,11 +6,12 @@ mean of the gradients over equal shares. If all processes average their gradient
 each update, all copies of the model make the update that one process would make.
 
 The averaging belongs between the gradient and the optimizer, in the middle of the step.
-Hooks on the weights do it there, so `steps` stays as plain as the lessons: torch calls a
-hook as soon as backward() has completed the gradient of its weight. (The inner
-gradient of R1 is never stored in a weight and calls no hook.) DistributedDataParallel
-of torch does not fit: it prepares each backward() in the one call model(x), but a step
-calls encoder and decoder apart, and the discriminator several times.
+Hooks on the weights do it there, so `steps` stays as plain as the lessons: torch calls
+a hook as soon as backward() has completed the gradient of its weight. (The inner
+gradient of R1 is never stored in a weight and calls no hook.) torch's
+DistributedDataParallel does not fit: it prepares each backward() in the one call
+model(x), but a step calls encoder and decoder apart, and the discriminator several
+times.
 
 Gradients are not all: a variance measured on the batch, the values that are reported,
 and the noise of the codes are made those of the whole batch too.
