@@ -68,6 +68,8 @@ def _run(settings: Settings, fabric: Any) -> int:
         )
         return 1
     finally:
+        # After kill -9 nobody does this: those that have not connected yet wait for
+        # this process, half an hour at most.
         children = getattr(fabric.strategy.launcher, "procs", [])
         ended = children.copy()
         children.clear()  # Fabric watches this list, and kills us when one is killed
