@@ -4,9 +4,9 @@
     for x in data.train.batches(128):      # (128, 3, 32, 32), float32 in [0, 1]
         ...
 
-All pixels lie in one tensor and a batch is a gather by shuffled index: several times
-faster than decoding and transforming image by image in a DataLoader. How files are
-found, read, downloaded and cached is in `sources`.
+All pixels lie in one tensor, and a batch is a gather by shuffled index: several times
+faster than decoding and transforming image by image in a DataLoader. `sources` finds,
+reads, downloads and caches files.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Images:
 
     Attributes:
         pixels: (N, C, S, S), float32 in [0, 1], or uint8 where float32 would take more
-            than `FLOAT_LIMIT` bytes (memory-mapped if made from image files).
-            channels_last.
+            than `FLOAT_LIMIT` bytes (memory-mapped if made from image files). In the
+            memory format channels_last.
         labels: (N,) int64 classes (celeba: (N, 40), 1 = has the attribute), or None.
         knobs: (N, 8) float32 in [-1, 1] for faces, or None.
     """
@@ -86,7 +86,7 @@ class Images:
         """A copy as float32 in [0, 1]: (B, C, S, S), or (C, S, S) for a single int.
 
         Args:
-            index: an int, a slice, a list or tensor of ints, or a mask of N booleans.
+            index: An int, a slice, a list or tensor of ints, or a mask of N booleans.
         """
         index = index.cpu().numpy() if isinstance(index, Tensor) else index
         rows = torch.as_tensor(np.arange(len(self))[index].copy())
@@ -109,13 +109,13 @@ class Images:
         """Epochs of shuffled batches: each `for x in batches` is one, in a new order.
 
         Args:
-            batch_size: images per batch; the last batch of an epoch may be smaller.
+            batch_size: Images per batch; the last batch of an epoch may be smaller.
             shuffle: False keeps the order of the images.
-            seed: the same seed gives the same batches, epoch by epoch.
-            drop_last: leave out a last batch that is smaller.
+            seed: The same seed gives the same batches, epoch by epoch.
+            drop_last: Leave out a last batch that is smaller.
 
         Raises:
-            ValueError: no batch of this size, or a number that is not whole.
+            ValueError: There is no batch of this size, or a number is not whole.
         """
         return Batches(self, batch_size, shuffle, seed, drop_last)
 
@@ -170,7 +170,7 @@ class Dataset:
     """What `load` returns: `train` and `test` Images of (channels, size, size).
 
     Attributes:
-        target_names: names of the classes (celeba: attributes; faces: knobs), or None.
+        target_names: Names of the classes (celeba: attributes; faces: knobs), or None.
     """
 
     name: str
@@ -206,19 +206,20 @@ def load(
 
     Args:
         name: "faces" (drawn here, with knobs), "digits" (scikit-learn's handwriting),
-            "mnist", "fashion-mnist", "kmnist", "celeba" (downloaded once), or the path
-            of a folder: all images below it, in order of their names. Its subfolders
-            train/ and test/ (or val/) are the split, else a seeded tenth is the test
-            set. If all images lie in subfolders, these name the classes.
-        size: side in pixels, a multiple of 4 in 8..256 (faces from 16). Photographs are
+            "mnist", "fashion-mnist", "kmnist" (downloaded once), "celeba" (downloaded
+            by hand, see data/README.md), or the path of a folder: all images below it,
+            in order of their names. Its subfolders train/ and test/ (or val/) are the
+            split; otherwise a seeded tenth is the test set. If all images lie in
+            subfolders, these name the classes.
+        size: Side in pixels, a multiple of 4 in 8..256 (faces from 16). Photographs are
             cut to their central square. 28x28 sets become 32x32 by a black border;
             otherwise images are resized by antialiased bilinear interpolation, which
             never leaves [0, 1].
         channels: 1 (gray) or 3 (RGB) converts; None keeps what the set has.
-        train_size: how many images to train on (None: all; faces 20,000).
-        test_size: how many to test on (None: all; faces 2,000).
-        seed: decides choices, splits and the knobs of faces.
-        root: the folder of downloads and caches; None: the environment variable
+        train_size: How many images to train on (None: all; faces 20,000).
+        test_size: How many to test on (None: all; faces 2,000).
+        seed: Decides choices, splits and the knobs of faces.
+        root: The folder of downloads and caches; None: the environment variable
             GENCOURSE_DATA, else data/. MNIST's files belong in root/MNIST/raw.
         download: False never touches the network.
 
@@ -226,31 +227,28 @@ def load(
         A `Dataset`; no image is in both train and test.
 
     Raises:
-        ValueError: an unknown name, an argument out of range, too few images to split.
-        FileNotFoundError: no such folder, no images, or files that are missing.
-        RuntimeError: damaged files (the first are named, all are counted), or a
+        ValueError: An unknown name, an argument out of range, too few images to split.
+        FileNotFoundError: No such folder, no images, or files that are missing.
+        RuntimeError: Damaged files (the first are named, all are counted), or a
             download that failed.
 
-    Taught in: lesson 01.
+    Taught in: lesson 01
     """
-    size = _whole("size", size)
+    size, seed = _whole("size", size), _whole("seed", seed)
     if size not in range(8, 257, 4):
         raise ValueError(f"size {size} is not supported; take a multiple of 4, 8..256")
-    if channels is not None:
-        channels = _whole("channels", channels)
+    channels = _whole("channels", channels, optional=True)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is {channels}; it must be 1, 3 or None")
-    if train_size is not None:
-        train_size = _whole("train_size", train_size, at_least=1)
-    if test_size is not None:
-        test_size = _whole("test_size", test_size, at_least=1)
+    train_size = _whole("train_size", train_size, at_least=1, optional=True)
+    test_size = _whole("test_size", test_size, at_least=1, optional=True)
     request = Request(
         resolve(name, NAMES),
         size,
         channels,
         train_size,
         test_size,
-        _whole("seed", seed),
+        seed,
         find_root(root),
         download,
     )
@@ -268,8 +266,12 @@ def load(
     )
 
 
-def _whole(name: str, value: object, at_least: int | None = None) -> int:
+def _whole(
+    name: str, value: object, at_least: int | None = None, optional: bool = False
+) -> int | None:
     """value as an int: NumPy's whole numbers count, 2.0 does not."""
+    if value is None and optional:
+        return None
     with contextlib.suppress(TypeError):
         n = operator.index(value)
         if at_least is None or n >= at_least:

@@ -137,7 +137,7 @@ SIBLINGS = {
     "scale": {"data", "models", "sources", "steps", "store", "train"},
     "__main__": {"scale"},
 }
-ONLY_IN = {"matplotlib": {"plot"}, "ipywidgets": {"plot"}, "torchvision": {"sources"}}
+ONLY_IN = {"matplotlib": {"plot"}, "ipywidgets": {"plot"}, "torchvision": set()}
 ONLY_IN["lightning_fabric"] = {"scale"}
 INSIDE_FUNCTIONS = {"matplotlib", "ipywidgets", "torchvision", "sklearn", "scipy"}
 INSIDE_FUNCTIONS |= {"lightning_fabric"}

@@ -1,4 +1,4 @@
-"""What a run writes, so that it can continue exactly where it stopped."""
+"""What a run saves, so that it can continue exactly where it stopped."""
 
 import hashlib
 import json
@@ -15,9 +15,6 @@ from torch import Tensor
 from gencourse import steps, store
 from gencourse.scale.settings import Problem
 from gencourse.scale.share import optimizers
-
-# What file browsers leave in folders that they show.
-_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 def snapshot(step: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -37,7 +34,7 @@ def snapshot(step: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(step: Any, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-    """Put what `snapshot` took into a step of the same kind."""
+    """Put what `snapshot` returned into a step of the same kind."""
 
     def under(prefix: str) -> dict[str, Tensor]:
         at = len(prefix) + 1
@@ -50,7 +47,7 @@ def restore(step: Any, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> N
         for i, p in enumerate(steps.weights(optimizer)):
             for key, value in under(f"{name}.{i}").items():
                 if value.dim():
-                    # As the weights lie: fused Adam goes through memory in its order.
+                    # In the memory layout of the weight, which fused Adam relies on.
                     value = torch.empty_like(p, requires_grad=False).copy_(value)
                 optimizer.state[p][key] = value.to(p.device)
     if "rng" in tensors:
@@ -59,70 +56,68 @@ def restore(step: Any, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> N
 
 
 class Folder:
-    """What a run writes: run.json, losses.csv, checkpoints/ and model.safetensors.
+    """The folder of a run: run.json, losses.csv and checkpoints/.
 
-    Only the first process has one. `saved` is the newest undamaged checkpoint, as
+    Only the first process opens it. `saved` is the newest undamaged checkpoint, as
     `snapshot` returned it, or None.
 
     Args:
-        path: The folder; created where it is missing.
+        path: Created if it is missing.
         settings: What decides the numbers of the run, and facts about its images.
-        resume: Continue the run that the folder holds.
+        resume: Continue the run in this folder.
 
     Raises:
-        Problem: The folder holds something else, or cannot be written.
+        Problem: The folder contains something else, or cannot be written.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], resume: bool) -> None:
-        self.path, self.settings = path, settings
+        self.path = path
         self.checkpoints = path / "checkpoints"
         description = path / "run.json"
         try:
-            if resume and not description.is_file():
-                raise Problem(f"{path} contains no run to resume: leave out --resume")
-            if description.is_file() and not resume:
-                raise Problem(
-                    f"{path} contains a run: add --resume, or name another folder"
-                )
             if resume:
-                self.settings = self._compare(description)
+                self._compare(description, settings)
             else:
-                self._create(description)
+                self._create(description, settings)
             self.checkpoints.mkdir(exist_ok=True)
             for part in self.checkpoints.glob(".partial-*"):  # of a killed run
                 part.unlink()
             self.saved = self._latest()
-            self.losses = self._open_losses(
-                self.saved[1]["steps_done"] if self.saved else 0
-            )
+            done = self.saved[1]["steps_done"] if self.saved else 0
+            self.losses = self._open_losses(done)
         except OSError as error:
             raise Problem(f"cannot write in {path} ({error})") from error
 
-    def _create(self, description: Path) -> None:
+    def _create(self, description: Path, settings: dict[str, Any]) -> None:
+        if description.is_file():
+            raise Problem(
+                f"{self.path} contains a run: add --resume, or name another folder"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
-        for path in self.path.iterdir():
-            # A start that was killed may have left a file without its name.
-            if path.name not in _LITTER and not path.name.startswith(".partial-"):
+        for name in sorted(os.listdir(self.path)):
+            # File browsers leave these in folders that look empty, and a run that was
+            # killed while it started leaves a hidden file too.
+            if not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini"):
                 raise Problem(
-                    f"{self.path} is not empty, it contains {path.name}: name another "
-                    "folder"
+                    f"{self.path} is not empty, it contains {name}: name another folder"
                 )
-        content = json.dumps(self.settings, indent=2) + "\n"
+        content = json.dumps(settings, indent=2) + "\n"
         store.write_whole(description, content.encode())
 
-    def _compare(self, description: Path) -> dict[str, Any]:
-        """The settings of the run in the folder, if they are today's."""
+    def _compare(self, description: Path, now: dict[str, Any]) -> None:
+        """Refuse to continue a run of other settings or images."""
+        if not description.is_file():
+            raise Problem(f"{self.path} contains no run to resume: leave out --resume")
         try:
             stored = dict(json.loads(description.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise Problem(f"{description} is damaged: {error}") from error
-        now = self.settings
         differences = [
             f"{key} was {stored.get(key)!r} and is now {now.get(key)!r}"
-            for key in sorted((stored.keys() | now.keys()) - {"brightness"})
+            for key in sorted((stored.keys() | now.keys()) - {"fingerprint"})
             if stored.get(key) != now.get(key)
         ]
-        pairs = zip(stored.get("brightness", []), now["brightness"], strict=False)
+        pairs = zip(stored.get("fingerprint", []), now["fingerprint"], strict=False)
         if not differences and any(abs(a - b) > 1e-5 for a, b in pairs):
             differences = [f"{now['data']} now contains other images"]
         if differences:
@@ -130,7 +125,6 @@ class Folder:
                 f"{self.path} is another run: {'; '.join(differences)}. Use the same "
                 "settings and images, or another folder without --resume"
             )
-        return stored
 
     def _all(self) -> list[Path]:
         return sorted(self.checkpoints.glob("step-*.safetensors"))
@@ -145,30 +139,27 @@ class Folder:
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, metadata = store.read(path)
-        about = metadata.get("about", "")
-        if metadata.get("sha256") != _digest(about, tensors):
-            raise ValueError(f"{path} is damaged, or no checkpoint of this command")
-        about = json.loads(about)
-        if about["settings"] != self.settings:
-            raise Problem(f"{path} is of a run with other settings: move it away")
-        return tensors, about["numbers"]
+        numbers = metadata.get("numbers", "")
+        if metadata.get("sha256") != _digest(numbers, tensors):
+            raise ValueError(f"{path} is damaged, or not a checkpoint")
+        return tensors, json.loads(numbers)
 
     def checkpoint(self, done: int, tensors: dict, numbers: dict[str, Any]) -> None:
-        """Write one, whole or not at all, and keep it and the one before."""
-        about = json.dumps({"settings": self.settings, "numbers": numbers})
-        metadata = {"about": about, "sha256": _digest(about, tensors)}
+        """Write a checkpoint, whole or not at all; keep it and the one before."""
+        metadata = {"numbers": json.dumps(numbers)}
+        metadata["sha256"] = _digest(metadata["numbers"], tensors)
         path = self.checkpoints / f"step-{done:09d}.safetensors"
         os.fsync(self.losses.fileno())
         store.write_whole(path, safetensors.torch.save(tensors, metadata))
         checkpoints = self._all()
         before = [other for other in checkpoints if other < path]
         for other in checkpoints:
-            # Those of later steps are damaged: they were skipped, and are redone.
+            # Later ones were damaged and skipped; their steps are done again.
             if other not in (path, *before[-1:]):
                 other.unlink()
 
     def _open_losses(self, done: int) -> Any:
-        """losses.csv up to the step of the checkpoint: what came after is redone."""
+        """losses.csv, cut after the step of the checkpoint, where the run continues."""
         path = self.path / "losses.csv"
         if done and path.exists():
             content = path.read_bytes()
@@ -179,7 +170,7 @@ class Folder:
                     f"away to continue with a new one from step {done + 1}"
                 )
             os.truncate(path, line.end())
-        # Line by line, so that one can watch it grow and a crash costs nothing.
+        # Line by line, so that it can be watched and a crash loses nothing.
         return open(path, "a" if done else "w", encoding="utf-8", buffering=1)
 
     def add(self, done: int, epoch: int, values: dict[str, float]) -> None:
@@ -189,5 +180,6 @@ class Folder:
         self.losses.write(",".join(map(repr, [done, epoch, *values.values()])) + "\n")
 
 
-def _digest(about: str, tensors: dict[str, Tensor]) -> str:
-    return hashlib.sha256(about.encode() + safetensors.torch.save(tensors)).hexdigest()
+def _digest(numbers: str, tensors: dict[str, Tensor]) -> str:
+    content = numbers.encode() + safetensors.torch.save(tensors)
+    return hashlib.sha256(content).hexdigest()

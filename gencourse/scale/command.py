@@ -6,20 +6,18 @@
 Lightning Fabric starts the processes and carries tensors between them. Each process
 holds the whole model and takes its share of every batch; gradients are averaged before
 each update, so that all copies stay equal. docs/scaling.md says what is exact and what
-is not, and has the lines for torchrun and Slurm. Skip at first reading.
+is not, and how to use torchrun and Slurm. Skip at first reading.
 """
 
 import logging
 import os
 import sys
-import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from gencourse.scale.run import STARTER, Stop, run, say
+from gencourse.scale.run import Stop, run, say
 from gencourse.scale.settings import Problem, Settings, parse
 
 NO_FABRIC = """\
@@ -32,14 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     0 is success, 2 a wrong request, 1 a failed training. A run stopped by Ctrl-C,
-    SIGTERM or SIGHUP gives 128 + the number of the signal, as shells expect.
+    SIGTERM or SIGHUP ends with 128 + the number of the signal, as shells expect.
     """
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character must not end hours of training.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if starter := os.environ.pop(STARTER, None):
-        threading.Thread(target=_end_with, args=[int(starter)], daemon=True).start()
     try:
         settings = parse(arguments)
         fabric = _fabric(settings)
@@ -47,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"gencourse train: {problem}", sys.stderr)
         return problem.code
     code = _run(settings, fabric)
-    # Fabric kills the whole run when a process that it started reports a failure, which
-    # could cut the message of the first one short.
+    # If a process that Fabric started reports a failure, Fabric kills the whole run and
+    # could cut short the message of the first process.
     return code if fabric.local_rank == 0 else 0
 
 
@@ -72,21 +68,13 @@ def _run(settings: Settings, fabric: Any) -> int:
         )
         return 1
     finally:
+        # After kill -9 nobody does this: those that have not connected yet wait for
+        # this process, half an hour at most.
         children = getattr(fabric.strategy.launcher, "procs", [])
         ended = children.copy()
         children.clear()  # Fabric watches this list, and kills us when one is killed
         for child in ended:
             child.kill()
-
-
-def _end_with(starter: int) -> None:
-    """End this process when the one that started it has ended.
-
-    If that is killed before the two have connected, this one would wait half an hour.
-    """
-    while os.getppid() == starter:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _fabric(settings: Settings) -> Any:
@@ -112,9 +100,9 @@ def _fabric(settings: Settings) -> Any:
 def processes(
     devices: int | None, environment: Mapping[str, str]
 ) -> tuple[int | None, int]:
-    """Processes per machine (None: Fabric decides) and machines.
+    """Processes per machine (None: Fabric decides), and machines.
 
-    torchrun and srun, which start the processes themselves, say it in the environment.
+    torchrun and srun start the processes themselves and set environment variables.
     """
     if "LOCAL_WORLD_SIZE" in environment:  # torchrun
         started = int(environment["LOCAL_WORLD_SIZE"])
@@ -127,6 +115,6 @@ def processes(
     if devices not in (None, started):
         raise Problem(
             f"--devices {devices} does not fit: {started} processes were started on "
-            f"each of {nodes} machines. Leave it out"
+            f"each of {nodes} machines. Leave --devices out"
         )
     return started, nodes

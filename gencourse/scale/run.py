@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import signal
 import sys
 import time
@@ -17,44 +16,15 @@ from gencourse.scale.checkpoints import Folder, restore, snapshot
 from gencourse.scale.settings import Problem, Settings
 from gencourse.scale.share import share
 
-STARTER = "GENCOURSE_STARTER"  # tells the processes that Fabric starts who did it
-
 
 def run(settings: Settings, fabric: Any, stop: "Stop") -> int:
     """Train on all processes and return the exit code."""
-    _launch(fabric)
-    first = fabric.global_rank == 0
-    tell = say if first else lambda _: None
-    # Fast algorithms whose sums vary from run to run would make no run repeatable.
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-
-    error = None
-    with fabric.rank_zero_first(local=True):  # one process fills the cache for all
-        try:
-            images = settings.load_images()
-        except (ValueError, RuntimeError, OSError) as reason:
-            error = reason  # raised only where no process waits for this one
-    with _together(fabric):
-        if error:
-            raise error
-        settings.check_batch(fabric.world_size)
-        if len(images) < settings.batch_size:
-            raise Problem(
-                f"--batch-size {settings.batch_size} is more than the {len(images)} "
-                "images: use a smaller one"
-            )
-        train.seed_everything(settings.seed)
-        step = settings.build(images.pixels.shape[1], fabric.device)
-        folder = None
-        if first:
-            facts = {"images": len(images), "brightness": brightness(images)}
-            folder = Folder(settings.out, settings.decisive() | facts, settings.resume)
-    if fabric.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(fabric.device)
-        if images.pixels.nbytes < free / 4:
-            images = images.to(fabric.device)
-
+    try:
+        fabric.launch()
+    except (ValueError, RuntimeError) as error:
+        raise Problem(f"the processes could not be started: {error}") from error
+    tell = say if fabric.global_rank == 0 else lambda _: None
+    images, step, folder = _prepare(settings, fabric)
     batches = images.batches(settings.batch_size, seed=settings.seed, drop_last=True)
     rows_of = functools.lru_cache(maxsize=1)(batches.rows)
     total = settings.steps or (settings.epochs or 10) * len(batches)
@@ -67,10 +37,10 @@ def run(settings: Settings, fabric: Any, stop: "Stop") -> int:
     restore(step, *fabric.broadcast(saved or snapshot(step)))
     share(step, fabric)
     tell(
-        f"{settings.model} on {settings.data}: {images}, {fabric.device.type}. Batch "
-        f"{settings.batch_size} = {fabric.world_size} processes x "
-        f"{settings.batch_size // fabric.world_size} images. "
-        f"From step {step.steps_done} to {total}."
+        f"{settings.model} on {settings.data}: {images}. Processes: "
+        f"{fabric.world_size} on {fabric.device.type}, each with "
+        f"{settings.batch_size // fabric.world_size} images of a batch of "
+        f"{settings.batch_size}. From step {step.steps_done} to {total}."
     )
 
     written, since = step.steps_done, time.perf_counter()
@@ -81,21 +51,22 @@ def run(settings: Settings, fabric: Any, stop: "Stop") -> int:
             try:
                 values = step(images[rows])
             except FloatingPointError as error:
+                kept = f"The last checkpoint is of step {written}"
                 raise Problem(
-                    f"training stopped at step {step.steps_done + 1}: {error}. The "
-                    f"last checkpoint is of step {written}. Start again in another "
-                    "folder with a smaller --lr, and with --precision 32",
+                    f"training stopped at step {step.steps_done + 1}: {error}. "
+                    f"{kept if written else 'There is no checkpoint yet'}. Start again "
+                    "in another folder with a smaller --lr, and with --precision 32",
                     code=1,
                 ) from error
             done = step.steps_done
             # A signal to one process stops all.
             pressed = int(fabric.all_reduce(stop.pressed, reduce_op="max"))
-            if first:
+            if folder:
                 folder.add(done, epoch + 1, values)
             if done % settings.checkpoint_every == 0 or done == total or pressed:
                 # All take part, so that none runs ahead of a failed write.
                 with _together(fabric, f"no checkpoint at step {done}: ", code=1):
-                    if first:
+                    if folder:
                         folder.checkpoint(done, *snapshot(step))
                 speed = (done - written) * settings.batch_size
                 speed /= time.perf_counter() - since
@@ -112,41 +83,69 @@ def run(settings: Settings, fabric: Any, stop: "Stop") -> int:
                     "--resume to the same command."
                 )
                 return 128 + pressed
-    if first:
-        if settings.ema:
-            step.use_average()
-        path = settings.out / "model.safetensors"
-        store.save(step.model, path)
-        tell(
-            f"Step {step.steps_done}: the model is in {path}; read it with "
-            f"store.load({type(step.model).__name__}, ...)"
-        )
+    if folder:
+        _save_model(settings, step)
     return 0
 
 
+def _prepare(settings: Settings, fabric: Any) -> tuple[Images, Any, Folder | None]:
+    """Images, a new step and, in the first process, the folder."""
+    # Fast algorithms whose sums vary from run to run would make no run repeatable.
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    error = folder = None
+    with fabric.rank_zero_first(local=True):  # one process fills the cache for all
+        try:
+            images = settings.load_images()
+        except (ValueError, RuntimeError, OSError) as reason:
+            error = reason  # raised only where no process waits for this one
+    with _together(fabric):
+        if error:
+            raise error
+        settings.check_batch(fabric.world_size)
+        if len(images) < settings.batch_size:
+            raise Problem(
+                f"--batch-size {settings.batch_size} is more than the {len(images)} "
+                "images: use a smaller one"
+            )
+        train.seed_everything(settings.seed)
+        step = settings.build(images.pixels.shape[1], fabric.device)
+        if fabric.global_rank == 0:
+            facts = {"images": len(images), "fingerprint": fingerprint(images)}
+            folder = Folder(settings.out, settings.decisive() | facts, settings.resume)
+    if fabric.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(fabric.device)
+        if images.pixels.nbytes < free / 4:
+            images = images.to(fabric.device)
+    return images, step, folder
+
+
+def _save_model(settings: Settings, step: Any) -> None:
+    if settings.ema:
+        step.use_average()
+    path = settings.out / "model.safetensors"
+    store.save(step.model, path)
+    say(
+        f"Step {step.steps_done}: the model is in {path}; read it with "
+        f"store.load({type(step.model).__name__}, ...)"
+    )
+
+
 def say(text: str, stream: TextIO | None = None) -> None:
-    # Nobody may be there any more: a closed terminal, a closed pipe.
+    """Print, even if nobody reads any more: a closed terminal, a closed pipe."""
     with contextlib.suppress(OSError):
         print(text, file=stream or sys.stdout, flush=True)
 
 
-def brightness(images: Images) -> list[float]:
-    """Mean pixel in [0, 1] of 16 groups of images, to recognize the images by.
+def fingerprint(images: Images) -> list[float]:
+    """16 numbers in [0, 1] that other images, or another order of them, change.
 
-    No hash, because processors of two kinds may round pixels differently.
+    They are means of pixels, weighted by a ramp. No hash, because processors of two
+    kinds may round pixels differently.
     """
     rows = torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()
-    return [images[group].mean().item() for group in rows.chunk(16)]
-
-
-def _launch(fabric: Any) -> None:
-    os.environ[STARTER] = str(os.getpid())
-    try:
-        fabric.launch()
-    except (ValueError, RuntimeError) as error:
-        raise Problem(f"the processes could not be started: {error}") from error
-    finally:
-        del os.environ[STARTER]
+    groups = [images[group].flatten() for group in rows.chunk(16)]
+    return [(x * torch.linspace(0, 1, len(x))).mean().item() for x in groups]
 
 
 @contextlib.contextmanager

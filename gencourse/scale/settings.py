@@ -26,7 +26,7 @@ FREE += ["devices", "data_root"]
 
 
 class Problem(Exception):
-    """What went wrong, in words for the user; `code` is the exit code."""
+    """What the user must know and do; `code` is the exit code."""
 
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ class Settings:
     data_root: Path | None
 
     def decisive(self) -> dict[str, Any]:
-        """Those that decide the numbers of a run, as JSON can hold them."""
+        """Those that decide the numbers of a run, ready for JSON."""
         values = asdict(self) | {"data": str(self.data)}
         return {name: value for name, value in values.items() if name not in FREE}
 
@@ -107,7 +107,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     """Read and check the command line; None reads that of this process.
 
     Raises:
-        Problem: A value is impossible; found before anything starts.
+        Problem: A value is impossible.
         SystemExit: argparse does not understand the command line.
     """
     values = vars(_parser().parse_args(arguments))
@@ -120,9 +120,11 @@ def parse(arguments: list[str] | None = None) -> Settings:
             raise Problem(f"{option} must be at least 1, got {value}")
         if type(value) is float and not 0 <= value < math.inf:
             raise Problem(f"{option} must be finite and at least 0, got {value}")
-    # What float32 rounds to zero or infinity is no variance.
+    # Beyond these float32 holds zero or infinity.
     if type(values["s2"]) is float and not 1e-37 < values["s2"] < 1e37:
         raise Problem(f"--s2 must be from 1e-37 to 1e37, got {values['s2']}")
+    if not 0 <= values["seed"] < 2**32:
+        raise Problem(f"--seed must be from 0 to 2**32 - 1, got {values['seed']}")
     cores = os.cpu_count() or 1
     if (values["devices"] or 1) > 2 * cores:
         raise Problem(
@@ -132,7 +134,7 @@ def parse(arguments: list[str] | None = None) -> Settings:
     try:
         values["data"] = resolve(values["data"], data.NAMES)
         settings = Settings(**values)
-        # Memory is not allocated, but a wrong size or latent dimension raises here.
+        # Takes no memory, but a wrong size or latent dimension raises an error.
         with torch.device("meta"):
             settings.build(settings.channels or 3, "meta")
     except (ValueError, TypeError, RuntimeError, OSError) as error:
@@ -171,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--latent-dim", type=int, help="numbers per code")
     add("--width", type=int, default=16, help="channels of the first convolution (16)")
     add("--beta", type=float, help="vae: weight of the KL")
-    add("--s2", type=_variance, help="vae: the decoder's variance, or 'optimal'")
+    add("--s2", type=variance, help="vae: the decoder's variance, or 'optimal'")
     add("--r1", type=float, help="gan: gamma of the R1 penalty")
     add("--ema", type=float, help="gan: decay of the averaged generator, e.g. 0.999")
     switch = {"action": "store_const", "const": True}
@@ -196,5 +198,5 @@ def _path(text: str) -> Path:
     return Path(path)
 
 
-def _variance(text: str) -> float | str:
+def variance(text: str) -> float | str:
     return text if text == "optimal" else float(text)

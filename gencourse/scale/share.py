@@ -1,8 +1,20 @@
 """One step on many processes: each takes a share of the batch, as if it were whole.
 
-Every process holds the whole model and calls the step with its own rows of each batch.
-The step does not know: gradients, measured means and the noise of the codes are
-exchanged around it, so that all copies of the model make the same update.
+Every process holds the whole model and calls the lesson's step with its own rows of
+each batch. The loss is a mean over images, so its gradient over the whole batch is the
+mean of the gradients over equal shares. If all processes average their gradients before
+each update, all copies of the model make the update that one process would make.
+
+The averaging belongs between the gradient and the optimizer, in the middle of the step.
+Hooks on the weights do it there, so `steps` stays as plain as the lessons: torch calls
+a hook as soon as backward() has completed the gradient of its weight. (The inner
+gradient of R1 is never stored in a weight and calls no hook.) torch's
+DistributedDataParallel does not fit: it prepares each backward() in the one call
+model(x), but a step calls encoder and decoder apart, and the discriminator several
+times.
+
+Gradients are not all: a variance measured on the batch, the values that are reported,
+and the noise of the codes are made those of the whole batch too.
 """
 
 from collections.abc import Callable
@@ -15,7 +27,7 @@ from gencourse import steps
 
 
 def share(step: Any, fabric: Any) -> None:
-    """Make a step compute with the precision and for all the processes of Fabric."""
+    """Make a step use the precision of Fabric and serve all its processes."""
     for network in step.model.children():
         network.forward = _in_precision(network.forward, fabric)
     if fabric.world_size == 1:
@@ -48,16 +60,12 @@ def _in_precision(forward: Callable, fabric: Any) -> Callable:
 
 
 def _average_gradients(weights: list[nn.Parameter], fabric: Any) -> None:
-    """Average gradients over all processes before the step checks and uses them.
-
-    DistributedDataParallel hooks into one call of one model, but a step calls parts of
-    its model several times, in turns, with double backward passes for R1.
-    """
+    """Let each backward pass end with the gradients of the whole batch."""
     ready: list[Tensor] = []
 
     def average(weight: nn.Parameter) -> None:
         ready.append(weight.grad)
-        if len(ready) == len(weights):  # the last: one message is faster than many
+        if len(ready) == len(weights):  # one message is faster than many
             flat = fabric.all_reduce(torch.cat([g.reshape(-1) for g in ready]))
             means = flat.split([g.numel() for g in ready])
             for gradient, mean in zip(ready, means, strict=True):
@@ -81,10 +89,10 @@ def _measure_all(measure: Callable, fabric: Any) -> Callable:
 
 
 def _share_noise(model: nn.Module, fabric: Any) -> None:
-    """Let codes not depend on the number of processes.
+    """Make the codes independent of the number of processes.
 
-    Each process draws them for the whole batch, from generators that are in step, and
-    keeps its rows; codes are small next to images.
+    Each process draws those of the whole batch, from the same random numbers, and keeps
+    its rows; codes are small next to images.
     """
     n_processes = fabric.world_size
 

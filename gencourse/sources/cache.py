@@ -1,4 +1,4 @@
-"""The chosen images are read here, in memory or into a cache on disk."""
+"""Reads the chosen images into memory, or into a cache on disk."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def read_pixels(
 ) -> Tensor:
     """The pixels (N, C, size, size) of the rows of train, then of test.
 
-    float32 lies in memory; uint8 from image files, and many of them, in a cache.
+    They come from a cache on disk if they are many image files, or uint8.
 
     Raises:
-        UnreadableImages: some cannot be read; all were tried.
+        UnreadableImages: Some cannot be read; all were tried.
     """
     from tqdm.auto import tqdm
 

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import warnings
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -17,10 +16,11 @@ from gencourse.sources.pictures import all_gray, formats, read_images
 from gencourse.sources.source import Request, Source, shown
 
 TESTS = ("test", "val", "valid", "validation")
+HIDDEN = (".", "__MACOSX")
 
 
 def folder_source(request: Request) -> Source:
-    """Warns of pictures that are left out, and of classes that train or test lacks."""
+    """Warn of pictures left out, and of classes that train or test lacks."""
     unread: Counter[str] = Counter()
     parts = find_split(request.name)
     listings = [list_images(part, unread) for part in parts]
@@ -41,14 +41,13 @@ def folder_source(request: Request) -> Source:
 
 def photo_source(
     counts: list[int],
-    paths: list[Path | zipfile.Path],
+    paths: list[Path],
     request: Request,
     channels: int,
     target_names: tuple[str, ...] | None,
     labels: Tensor | None,
-    archive: Path | None = None,
 ) -> Source:
-    """A source of image files, on disk or in an archive."""
+    """A source of image files."""
 
     def read(rows: Tensor) -> Tensor:
         return read_images([paths[row] for row in rows], request.size, channels)
@@ -57,7 +56,7 @@ def photo_source(
         lines = []
         for path in (paths[row] for row in rows):
             with contextlib.suppress(OSError):  # a broken link is named when it is read
-                stat = os.stat(archive or path)
+                stat = path.stat()
                 lines.append(f"{path} {stat.st_size} {stat.st_mtime_ns}")
         text = "\n".join(lines).encode("utf-8", "backslashreplace")
         return hashlib.sha256(text).hexdigest()
@@ -68,39 +67,47 @@ def photo_source(
 def find_split(folder: Path) -> list[Path]:
     """The folders of train and of test, or only the folder if it is not split.
 
+    One folder around everything, as archives often have it, does not count.
+
     Raises:
-        ValueError: two folders could be the same part, such as Train and train.
-        RuntimeError: the folder cannot be opened.
+        ValueError: Two folders could be the same part, such as Train and train.
+        RuntimeError: The folder cannot be opened.
     """
     try:
-        subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+        visible = sorted(x for x in folder.iterdir() if not x.name.startswith(HIDDEN))
     except OSError as error:
         raise RuntimeError(f"cannot open {shown(folder)}: {error.strerror}") from error
+    subfolders = [entry for entry in visible if entry.is_dir()]
     named = {
         part: [entry for entry in subfolders if entry.name.lower() == part]
         for part in ("train", *TESTS)
     }
-    test = next((part for part in TESTS if named[part]), None)
-    if test is None or not named["train"]:
-        return [folder]
-    for same in (named["train"], named[test]):
+    for same in named.values():
         if len(same) > 1:
             names = " and ".join(entry.name for entry in same)
             raise ValueError(
-                f"{shown(folder)} holds {names}, but only one of them can be used: "
+                f"{shown(folder)} contains {names}, but only one of them can be used: "
                 "rename or merge them"
             )
-    return [named["train"][0], named[test][0]]
+    test = next((part for part in TESTS if named[part]), None)
+    if test and named["train"]:
+        return named["train"] + named[test]
+    _, readable, others = formats()
+    pictures = [x for x in visible if x.suffix.lower() in readable | others]
+    around_everything = len(subfolders) == 1 and not pictures
+    return find_split(subfolders[0]) if around_everything else [folder]
 
 
 def list_images(folder: Path, unread: Counter[str]) -> dict[Path, str]:
     """All images below a folder in order, each with its class ("": none).
 
-    Pictures that are left out are added to `unread`, which counts them by ending.
+    Args:
+        folder: Links in it are followed; hidden files and folders are not seen.
+        unread: Counts by ending the pictures that are left out; it is added to.
 
     Raises:
-        FileNotFoundError: no images.
-        RuntimeError: a folder cannot be opened.
+        FileNotFoundError: There are no images.
+        RuntimeError: A folder cannot be opened.
     """
 
     def refuse(error: OSError) -> None:
@@ -108,18 +115,19 @@ def list_images(folder: Path, unread: Counter[str]) -> dict[Path, str]:
         raise RuntimeError(f"cannot open {name}: {error.strerror}") from error
 
     _, readable, others = formats()
-    images, seen = [], set()
+    images, seen = [], set()  # seen: folders, because a link may lead back
     for here, subfolders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        if os.path.realpath(here) in seen:  # a link that leads back
+        real = os.path.realpath(here)
+        if real in seen:
             subfolders.clear()
             continue
-        seen.add(os.path.realpath(here))
-        subfolders[:] = [f for f in subfolders if not f.startswith((".", "__MACOSX"))]
+        seen.add(real)
+        subfolders[:] = [f for f in subfolders if not f.startswith(HIDDEN)]
         for name in names:
-            ending = os.path.splitext(name)[1].lower()
-            if ending in readable and not name.startswith("."):
+            ending = "" if name.startswith(".") else os.path.splitext(name)[1].lower()
+            if ending in readable:
                 images.append(Path(here, name).relative_to(folder).parts)
-            elif ending in others and not name.startswith("."):
+            elif ending in others:
                 unread[ending] += 1
     if not images:
         wanted = f"looked for {' '.join(sorted(readable))}"
@@ -136,13 +144,13 @@ def list_images(folder: Path, unread: Counter[str]) -> dict[Path, str]:
 def find_classes(parts: list[Path], classes_of: list[set[str]]) -> list[str] | None:
     """The classes of all parts, sorted; None unless every image is in one of several.
 
-    Warns of classes that one part lacks.
+    Warns of classes that one part lacks, and of a part without classes.
     """
     classes = sorted(set().union(*classes_of))
     if "" in classes or len(classes) < 2:
         if len(classes) > 2 and len({"" in part for part in classes_of}) == 2:
             flat = next(p for p, c in zip(parts, classes_of, strict=True) if "" in c)
-            message = f"no labels: {shown(flat)} has images outside of class folders"
+            message = f"no labels: {shown(flat)} has images outside class folders"
             warnings.warn(message, stacklevel=4)
         return None
     for part, present in zip(parts, classes_of, strict=True):
@@ -156,4 +164,4 @@ def find_classes(parts: list[Path], classes_of: list[set[str]]) -> list[str] | N
 
 def _count(unread: Counter[str]) -> str:
     counts = ", ".join(f"{n:,} {ending}" for ending, n in sorted(unread.items()))
-    return f"{counts}, which are not read here; convert them to JPEG or PNG"
+    return f"{counts}; convert them to JPEG or PNG"

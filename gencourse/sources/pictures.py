@@ -7,7 +7,6 @@ import io
 import os
 import threading
 import warnings
-import zipfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -44,14 +43,14 @@ def formats() -> tuple[list[str], frozenset[str], frozenset[str]]:
     return decoders, frozenset(read), frozenset(OTHERS.split()) - read
 
 
-def read_images(paths: list[Path | zipfile.Path], size: int, channels: int) -> Tensor:
+def read_images(paths: list[Path], size: int, channels: int) -> Tensor:
     """uint8 (N, channels, size, size), decoded by several threads.
 
     Raises:
-        UnreadableImages: after every image was tried.
+        UnreadableImages: After every image was tried.
     """
 
-    def attempt(path: Path | zipfile.Path) -> np.ndarray | str:
+    def attempt(path: Path) -> np.ndarray | str:
         try:
             return decode(path, size, channels)
         except Exception as error:  # a damaged image can raise anything in a decoder
@@ -77,11 +76,11 @@ def all_gray(paths: Iterable[Path]) -> bool:
     return True
 
 
-def decode(path: Path | zipfile.Path, size: int, channels: int) -> np.ndarray:
+def decode(path: Path, size: int, channels: int) -> np.ndarray:
     """The central square of an image, upright and over white: uint8 (size, size, C).
 
     Raises:
-        ValueError: too many pixels, or values of an unknown range. A damaged image can
+        ValueError: Too many pixels, or values of an unknown range. A damaged image can
             raise anything.
     """
     data, decoders, limit = path.read_bytes(), formats()[0], Image.MAX_IMAGE_PIXELS

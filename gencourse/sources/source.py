@@ -31,11 +31,12 @@ class Source:
     """Images that are not read yet: those of train, then those of test.
 
     Attributes:
-        counts: how many images train and test have, or one set that is to be split.
+        counts: How many images train and test have, or one set that is to be split.
         channels: 1 or 3.
-        read: of row numbers (B,), gives (B, C, S, S), float32 in [0, 1] or uint8.
-        target_names, labels, knobs: as in `data.Dataset` and `data.Images`.
-        stamp: of row numbers, changes if their files do; None: not from image files.
+        read: Row numbers (B,) -> (B, C, S, S), float32 in [0, 1] or uint8.
+        target_names, labels, knobs: As in `data.Dataset` and `data.Images`.
+        stamp: Row numbers -> a text that changes if their files do; None if the images
+            do not come from image files.
     """
 
     counts: list[int]
@@ -51,8 +52,8 @@ def resolve(name: str | Path, names: tuple[str, ...]) -> str | Path:
     """One of the names, or the path of a folder that exists.
 
     Raises:
-        ValueError: no such name.
-        FileNotFoundError: no such folder.
+        ValueError: There is no such name.
+        FileNotFoundError: There is no such folder.
     """
     plain = name.strip().lower().replace("_", "-") if isinstance(name, str) else None
     if plain in names:
@@ -83,7 +84,7 @@ def choose_rows(counts: list[int], request: Request) -> tuple[Tensor, Tensor]:
     """Row numbers for train and test, each in order.
 
     Raises:
-        ValueError: fewer images than wanted.
+        ValueError: Fewer images than wanted.
     """
     name, n_train, n_test = shown(request.name), request.train_size, request.test_size
     if len(counts) == 1:

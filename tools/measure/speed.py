@@ -9,8 +9,10 @@ format and the default Adam.
 """
 
 import statistics
+import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,6 @@ from torch import Tensor, nn
 
 from gencourse import data, faces, metrics, train
 from gencourse.models import GAN, VAE, Autoencoder
-from gencourse.sources.download import torchvision
 from gencourse.steps import AutoencoderStep, GANStep, VAEStep
 from tools import command
 from tools.measure import timing
@@ -53,6 +54,25 @@ class MlpVAE(nn.Module):
 
 
 # --- the common way -------------------------------------------------------------------
+_operators: list[torch.library.Library] = []  # a library's operators die with it
+
+
+def torchvision() -> ModuleType:
+    """Return torchvision, even one built for CUDA beside a CPU-only torch.
+
+    Its import then misses operators that only object detection would run.
+    """
+    try:
+        return import_module("torchvision")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _operators.append(torch.library.Library("torchvision", "FRAGMENT"))
+        for name in ("nms", "qnms"):
+            _operators[0].define(f"{name}(Tensor a, Tensor b, float c) -> Tensor")
+        return import_module("torchvision")
+
+
 def data_loader(images: Tensor, batch: int, classic: bool = False) -> Iterable:
     """Return a DataLoader over pictures such as torchvision's MNIST and CIFAR give.
 
