@@ -22,8 +22,8 @@ def draws_of(
     draws = numbers(trial.run(answer, *inputs), "the draws")
     if draws.shape != shape:
         raise Wrong(
-            f"Expected n draws, shape {shape}, got {tuple(draws.shape)}: every draw "
-            "needs noise of its own."
+            f"Expected n draws, shape {shape}, got {tuple(draws.shape)}: one row for "
+            "each draw, with noise of its own."
         )
     if not draws.isfinite().all():
         raise Wrong("Some draws are not finite: is there a root of a negative number?")

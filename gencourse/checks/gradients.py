@@ -22,6 +22,8 @@ def gradients_of(
     Raises:
         Wrong: the gradient is cut off from the leaf of that name.
     """
+    if isinstance(result, list) and all(isinstance(item, Tensor) for item in result):
+        result = torch.stack(result)
     if not (isinstance(result, Tensor) and result.requires_grad):
         raise Wrong(
             "The values are right, but no gradient can flow through them to "

@@ -78,7 +78,8 @@ def log10_images(trial, answer):
             "The n is missing: this is the logarithm for a single value.": log10,
             "This is the count of values n; how many images do they make?": n,
         }
-        compare(got, n * log10, mistakes, f"log10 of the number of images ({text})")
+        what = f"log10 of the number of images ({text})"
+        compare(got, n * log10, mistakes, what, tolerance=1e-5)
     return (
         "The digits of lesson 02's last section: 8 x 8 and 17 levels, 10^78.7 images."
     )
@@ -110,6 +111,12 @@ def blend_knobs(trial, answer):
             "There is no weight on z_a: multiply it by 1 - t.": z_a + t[:, None] * z_b,
             "z_a + t (z_a + z_b) has a wrong sign: the way leads by z_b - z_a.": (
                 z_a + t[:, None] * (z_a + z_b)
+            ),
+            "z_a + t (z_a - z_b) leads away from z_b: add t (z_b - z_a).": (
+                z_a + t[:, None] * (z_a - z_b)
+            ),
+            "The start is missing: this is only the way from z_a, so add z_a.": (
+                t[:, None] * (z_b - z_a)
             ),
             "Each knob gets its own t: t of shape (8,) was matched with the knobs, not "
             "with the steps. Make it (T, 1).": matched_with_knobs,

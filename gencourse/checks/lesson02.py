@@ -185,8 +185,9 @@ def price_of_a_shift(trial, answer):
 )
 def draw_codes(trial, answer):
     mix = torch.tensor([[1.0, 0.0, 0.0], [1.5, 0.6, 0.0], [-0.5, 0.2, 2.0]])
-    box = (torch.rand(4000, 3) - 0.5) * 12**0.5  # not Gaussian, but the draws must be
-    codes = box @ mix.T + torch.tensor([2.0, -1.0, 0.5])
+    # Skewed, so that neither the median nor the codes themselves will do.
+    skewed = torch.empty(4000, 3).exponential_() - 1
+    codes = skewed @ mix.T + torch.tensor([2.0, -1.0, 0.5])
     mean, covariance = codes.mean(0).double(), codes.T.cov().double()
     draws = draws_of(trial, answer, codes, 10_000, shape=(10_000, 3))
     if draws.mean(0).abs().max() < 0.1:

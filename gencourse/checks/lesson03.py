@@ -85,7 +85,10 @@ def reparameterize(trial, answer):
         names, gradients, (torch.ones_like(mu), eps * sigma / 2), strict=True
     ):
         if not torch.allclose(got, want.double(), atol=1e-3, rtol=1e-3):
-            raise Wrong(f"The draws are right, the gradient in {name} is not.")
+            raise Wrong(
+                f"The draws are right, the gradient in {name} is not. (torch.normal "
+                "passes none on: scale and shift torch.randn_like yourself.)"
+            )
     return "The draw is random, and the gradient flows through mu and sigma."
 
 
@@ -204,6 +207,9 @@ def two_means(trial, answer):
             "The weights are right, but at mu = 0 and sigma = 1 the KL must be 0, and "
             f"yours is {constant / per_kl:.1f}. Is the -1 of every dimension missing?"
         )
+    leaves = [v.clone().requires_grad_() for v in (logits[0], mu, logvar)]
+    total = trial.run(with_leaves(lambda *v: answer(x, *v), leaves))
+    gradients_of(total, leaves, ("logits", "mu", "logvar"))
     return "Now it is the negative ELBO, up to one factor in front of all of it."
 
 
