@@ -37,8 +37,8 @@ def refuse_repeated(draws: Tensor, again: Tensor) -> None:
     """Raise Wrong if two calls gave the same draws, as an answer that seeds does."""
     if torch.equal(draws, again):
         raise Wrong(
-            "Two calls gave the same draws. Set no seed inside: each call must draw "
-            "new noise."
+            "Two calls gave the same draws. Do not set a seed inside: each call "
+            "must draw new noise."
         )
 
 

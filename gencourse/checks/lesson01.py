@@ -109,7 +109,7 @@ def blend_knobs(trial, answer):
             ),
             "It has the shape (8, T): there must be a row per t, not per knob.": want.T,
             "There is no weight on z_a: multiply it by 1 - t.": z_a + t[:, None] * z_b,
-            "z_a + t (z_a + z_b) has a wrong sign: the way leads by z_b - z_a.": (
+            "z_a + t (z_a + z_b) has a wrong sign: add t (z_b - z_a).": (
                 z_a + t[:, None] * (z_a + z_b)
             ),
             "z_a + t (z_a - z_b) leads away from z_b: add t (z_b - z_a).": (

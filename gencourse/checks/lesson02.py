@@ -109,8 +109,8 @@ def mean_for_sum(trial, answer):
             "This is summed over the batch, too; sum each image.": want.sum(),
             "This is the mean over the batch; sum each image.": want.mean(),
             "One number per image now, but still the mean over its pixels.": want / n,
-            "You sum over the images: it is the other way round.": squares.sum(0),
-            "The square root is too much: ||.||^2 is the sum itself.": want.sqrt(),
+            "You summed over the images; sum the values of each image.": squares.sum(0),
+            "Drop the square root: ||.||^2 is the sum itself.": want.sqrt(),
             "You summed the channels only: sum all pixels, too.": squares.sum(1),
             "There is one number per pixel: sum each image.": squares,
             "That is the sum of |x - x_hat|, not of its square.": (

@@ -153,7 +153,7 @@ def kl_of_a_batch(trial, answer, mu, logvar):
         "The -1 is outside the sum: it belongs to every dimension.": want + (k - 1) / 2,
         "The sign of the logarithm is flipped.": (terms + logvar).sum(1),
         "mu is missing: being off-center costs, too.": (terms - off_center).sum(1),
-        "That is KL(prior || q), the other way round.": swapped.sum(1),
+        "That is KL(prior || q): the two are swapped.": swapped.sum(1),
         "mu is not squared.": (terms - off_center + 0.5 * mu).sum(1),
     }
     compare(trial.run(answer, mu, logvar), want, mistakes, "the KL")
@@ -266,8 +266,8 @@ def _judge_weight(beta):
     "3.5",
     "Plot and say: rate and distortion",
     (
-        "What is paid for, and in which coin? The rate is the price, so it goes to the "
-        "right; one point for each row.",
+        "What do you pay, and what do you get? The rate is the price, so it goes to "
+        "the right; one point for each row.",
         "rate = [row['kl'] for row in rows], and the same for the error. Rate goes to "
         "the right, error goes up.",
         "axes.plot(rate, error, 'o-'), then axes.set(xlabel='KL, nats per image', "

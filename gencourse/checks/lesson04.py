@@ -260,12 +260,12 @@ def layer_of(trial, answer, features):
         raise Wrong(f"eps is {eps:.2g} now, but PyTorch's usual one is 1e-5.")
     if abs(new - 0.8) < 0.01:
         raise Wrong(
-            "eps is mended. But in Keras 0.8 is the weight of the *old* average, in "
+            "eps is fixed. But in Keras 0.8 is the weight of the *old* average, in "
             "PyTorch momentum is the weight of the new batch."
         )
     if abs(new - 0.1) < 0.005:
         raise Wrong(
-            "eps is mended, momentum is PyTorch's default: 0.9 of the old average. The "
+            "eps is fixed, momentum is PyTorch's default: 0.9 of the old average. The "
             "authors wanted 0.8 of it."
         )
     if abs(new - 0.2) > 0.005:

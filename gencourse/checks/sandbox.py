@@ -36,7 +36,7 @@ class Trial:
 
         Raises:
             NotAttempted: it returns `...`.
-            Wrong: it is no function, returns None, or does not end in time.
+            Wrong: it is not a function, returns None, or does not end in time.
             AnswerRaised: it raises. The stop button's KeyboardInterrupt passes.
         """
         assert_function(answer)
@@ -107,9 +107,6 @@ SETTINGS: tuple[tuple[Callable, Callable], ...] = (  # how to read and how to se
     (torch.get_default_device, _set_default_device),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.is_grad_enabled, torch.set_grad_enabled),
-    (torch.get_num_threads, torch.set_num_threads),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
-    (numpy.geterr, lambda handling: numpy.seterr(**handling)),
 )
 
 
