@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gencourse.checks.compare import Wrong, numbers
+from gencourse.checks.compare import Wrong, listed, name_mistake, numbers
 from gencourse.checks.sandbox import Trial
 
 
@@ -31,6 +31,40 @@ def draws_of(
         raise Wrong("All draws are the same: every draw needs noise of its own.")
     refuse_repeated(draws, numbers(trial.run(answer, *inputs), "the draws"))
     return draws
+
+
+def judge_gaussian(draws: Tensor, mu: Tensor, logvar: Tensor) -> None:
+    """Raise Wrong unless each column of the draws is a sample of N(mu, exp(logvar)).
+
+    Args:
+        draws: (n, k), n about 10,000.
+        mu, logvar: (k,) each.
+    """
+    mean, std, sigma = draws.mean(0), draws.std(0), (logvar / 2).exp().double()
+    mistakes = {
+        "sigma is exp(logvar) here; that is the variance, its square.": sigma**2,
+        "sigma is exp(2 logvar) here, squared twice; it is exp(logvar / 2).": sigma**4,
+        "sigma is exp(-logvar / 2) here: the sign of logvar is flipped.": 1 / sigma,
+        "The half belongs in the exponent: exp(0.5 * logvar).": sigma**2 / 2,
+        "logvar itself was used as the spread; it is a logarithm.": logvar.abs(),
+        "logvar is not used: every spread is 1.": torch.ones_like(mu),
+    }
+    name_mistake(std, mistakes, tolerance=0.02)
+    standardized = (draws - mu) / sigma
+    if standardized.mean(0).abs().max() > 0.06:
+        raise Wrong(
+            f"The means of the draws are {listed(mean)}, they should be {listed(mu)}. "
+            "Is the noise centered at 0?"
+        )
+    if not torch.allclose(std, sigma, rtol=0.05):
+        raise Wrong(
+            f"The deviations are {listed(std)}, they should be {listed(sigma)}."
+        )
+    if (standardized.pow(4).mean(0) - 3).abs().max() > 0.6:
+        raise Wrong(
+            "Mean and deviation are right, but the draws are not Gaussian. Start from "
+            "torch.randn, not torch.rand."
+        )
 
 
 def refuse_repeated(draws: Tensor, again: Tensor) -> None:

@@ -9,13 +9,12 @@ from gencourse.checks.compare import (
     NotAttempted,
     Wrong,
     compare,
-    listed,
     name_mistake,
     numbers,
     scalar,
 )
 from gencourse.checks.drawing import drawn, match_curve
-from gencourse.checks.draws import refuse_other_shapes, refuse_repeated
+from gencourse.checks.draws import judge_gaussian, refuse_other_shapes, refuse_repeated
 from gencourse.checks.exercise import exercise
 from gencourse.checks.gradients import gradients_of, with_leaves
 
@@ -56,9 +55,8 @@ def off_center(trial, prediction):
     ),
 )
 def reparameterize(trial, answer):
-    # Two Gaussians in two dimensions, 5000 draws of each.
-    mu = torch.tensor([[0.5, -2.0], [3.0, 1.0]]).repeat_interleave(5000, 0)
-    logvar = torch.tensor([[-2.0, 1.0], [0.5, -1.0]]).repeat_interleave(5000, 0)
+    n, means, logvars = 10_000, torch.randn(2, 2), torch.tensor([[-2, 1], [0.5, -1]])
+    mu, logvar = means.repeat(n, 1), logvars.repeat(n, 1)  # n draws of two images
     sigma = (logvar / 2).exp()
     leaves = [mu.clone().requires_grad_(), logvar.clone().requires_grad_()]
     z = trial.run(with_leaves(answer, leaves))
@@ -76,9 +74,7 @@ def reparameterize(trial, answer):
         raise Wrong("All images share one eps: draw one for every entry of mu.")
     if (eps[:, 0] - eps[:, 1]).abs().max() < 1e-3:
         raise Wrong("All dimensions of an image share one eps: draw one for each.")
-    _judge_spread(draws, mu, sigma)
-    if ((eps / eps.std()).pow(4).mean() - 3).abs() > 0.5:
-        raise Wrong("eps is not Gaussian: use torch.randn_like, not torch.rand_like.")
+    judge_gaussian(draws.view(n, 4), means.flatten(), logvars.flatten())
     names = "mu", "logvar"
     gradients = gradients_of(z, leaves, names)
     for name, got, want in zip(
@@ -90,28 +86,6 @@ def reparameterize(trial, answer):
                 "passes none on: scale and shift torch.randn_like yourself.)"
             )
     return "The draw is random, and the gradient flows through mu and sigma."
-
-
-def _judge_spread(draws, mu, sigma):
-    mean, std = draws.view(2, -1, 2).mean(1), draws.view(2, -1, 2).std(1)
-    want_mean, want = mu.view(2, -1, 2)[:, 0], sigma.view(2, -1, 2)[:, 0]
-    mistakes = {
-        "sigma is exp(logvar) here; that is the variance, its square.": want**2,
-        "sigma is exp(2 logvar) here; it is exp(logvar / 2).": want**4,
-        "sigma is exp(-logvar / 2) here: the sign of logvar is flipped.": 1 / want,
-        "logvar is not used: every draw has the spread 1.": torch.ones(2, 2),
-        "The half belongs in the exponent: exp(0.5 * logvar).": want**2 / 2,
-    }
-    name_mistake(std, mistakes, tolerance=0.03)
-    if ((mean - want_mean) / want).abs().max() > 0.08:
-        raise Wrong(
-            "The mean of the draws is not mu. Is the noise centered at 0? (The "
-            f"smallest draw is {draws.min():.2f}.)"
-        )
-    if not torch.allclose(std, want.double(), rtol=0.06):
-        raise Wrong(
-            f"The spread of the draws is {listed(std[0])}, not {listed(want[0])}."
-        )
 
 
 @exercise(

@@ -155,7 +155,9 @@ def better_model_loses(trial, answer):
     for flaw, small, flawed in product(FLAWS, SETS, SETS):
         gaps = []
         for n_small in (100, 150) * (flaw.rounds // 2):
-            distance = _distances(trial, answer, n_small, small, flaw.spoil, flawed)
+            real, sets = _point_sets(n_small, small)
+            sets[flawed] = flaw.spoil(sets[flawed])
+            distance = _distances(trial, answer, real, sets)
             off, (perfect,) = distance.pop(flawed), distance.values()
             gaps.append(off - perfect)
             of_perfect.append(perfect)
@@ -213,23 +215,14 @@ def _point_sets(n_small, small):
     return torch.randn(2000, 8), {name: torch.randn(sizes[name], 8) for name in SETS}
 
 
-def _distances(trial, answer, n_small, small, spoil, flawed):
-    """The answer's distances, by the name of the set, where one model is flawed."""
-    real, sets = _point_sets(n_small, small)
-    sets[flawed] = spoil(sets[flawed])
-    return _answer(trial, answer, real, sets)
-
-
-def _answer(trial, answer, real, sets):
+def _distances(trial, answer, real, sets):
     result = trial.run(answer, real, *sets.values())
     try:
         first, second = result
     except (TypeError, ValueError):
         raise Wrong("Expected two distances, (of the first, of the second).") from None
-    return {
-        "first": scalar(first, "a distance"),
-        "second": scalar(second, "a distance"),
-    }
+    values = (scalar(value, "a distance") for value in (first, second))
+    return dict(zip(SETS, values, strict=True))
 
 
 def _refuse_published(trial, answer):
@@ -237,7 +230,7 @@ def _refuse_published(trial, answer):
     ratios, swapped = [], []
     for small, large in (SETS, SETS[::-1]):
         real, sets = _point_sets(100, small)
-        got = _answer(trial, answer, real, sets)
+        got = _distances(trial, answer, real, sets)
         published = {n: metrics.frechet_distance(real, s) for n, s in sets.items()}
         ratios += [got[name] / published[name] for name in SETS]
         swapped.append(got[large] / published[small])

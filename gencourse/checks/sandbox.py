@@ -63,15 +63,15 @@ class Trial:
     def _in_time(self, answer: Callable, copies: list) -> Any:
         """Call the answer; raise OutOfTime when no seconds are left.
 
-        There is no limit outside the main thread, on Windows, and in a call into C
-        that never returns: Jupyter's stop button is left.
+        There is no limit outside the main thread, on Windows, or in a C call that
+        never returns; there, use Jupyter's buttons to stop and to restart.
         """
         in_main = threading.current_thread() is threading.main_thread()
         if not (in_main and hasattr(signal, "setitimer")):
             return answer(*copies)
         handler = signal.signal(signal.SIGALRM, _ring)
-        # Then again every 10 microseconds: a bare `except:` in a loop may swallow many,
-        # until one comes between two rounds of the loop.
+        # Then every 10 microseconds: a loop with a bare `except:` may swallow many
+        # before one arrives outside its `try`.
         signal.setitimer(signal.ITIMER_REAL, self.seconds_left, 1e-5)
         try:
             return answer(*copies)
