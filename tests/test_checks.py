@@ -157,6 +157,13 @@ def test_an_exception_is_shown_with_its_place():
     assert isinstance(verdict.error, AttributeError)
 
 
+def test_what_an_answer_raises_later_is_its_error_too():
+    def answer(real, first, second):
+        return map(lambda points: points.no_such_thing, (first, second))
+
+    assert "raised AttributeError" in checks.check("5.4", answer).text
+
+
 def test_a_forgotten_answer_is_asked_for():
     for answers in ((), (1, 2)):
         assert "Give the check your answer" in checks.check("3.3", *answers).text
@@ -164,7 +171,7 @@ def test_a_forgotten_answer_is_asked_for():
 
 def test_the_course_s_own_frames_are_not_shown():
     verdict = checks.check("3.2", lambda mu, logvar: mu + nothing)  # noqa: F821
-    assert "NameError" in verdict.text and "with_leaves" not in verdict.text
+    assert "NameError" in verdict.text and "in_time" not in verdict.text
 
 
 def test_leaving_and_interrupting():

@@ -65,6 +65,8 @@ def judge_gaussian(draws: Tensor, mu: Tensor, logvar: Tensor) -> None:
             "Mean and deviation are right, but the draws are not Gaussian. Start from "
             "torch.randn, not torch.rand."
         )
+    if standardized.T.corrcoef().triu(1).abs().max() > 0.06:
+        raise Wrong("The numbers of a draw are not independent: one noise each.")
 
 
 def refuse_repeated(draws: Tensor, again: Tensor) -> None:

@@ -23,14 +23,14 @@ from gencourse.checks.exercise import exercise
     (
         "Follow the distance to the minimum, e = w - 3. What does one step make of it?",
         "The gradient is 2 (w - 3) = 2e, so a step gives e - eta * 2e = (1 - 2 eta) e.",
-        "It converges while |1 - 2 eta| < 1. For which eta is that just not so?",
+        "It converges while |1 - 2 eta| < 1. At which eta does that first fail?",
     ),
 )
 def largest_step(trial, prediction):
     eta = scalar(prediction, "the step size")
     mistakes = {
         "0.5 is the *best* step: it lands on the minimum at once. Larger ones jump "
-        "over it, and still come nearer each time. Up to where?": 0.5,
+        "over it, and still get closer each time. Up to what size?": 0.5,
         "That is right for the loss (w - 3)^2 / 2. Here the gradient is 2 (w - 3).": 2,
     }
     name_mistake(eta, mistakes, tolerance=0.02)

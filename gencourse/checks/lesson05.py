@@ -10,6 +10,7 @@ from gencourse import faces, metrics, store
 from gencourse.checks.compare import NotAttempted, Wrong, compare, name_mistake, scalar
 from gencourse.checks.drawing import drawn, match_curve
 from gencourse.checks.exercise import exercise
+from gencourse.checks.sandbox import AnswerRaised
 
 
 @exercise(
@@ -30,7 +31,7 @@ def bias_of_frechet(trial, prediction):
         "That is how the error of a mean falls. The distance is squared.": 2,
         "That would be 1 / n^2. It is a square of 1 / sqrt(n).": 16,
         "The bias does fall: it comes from estimating means and covariances.": 1,
-        "The factor by which it gets *smaller* is meant: 1 over yours.": 0.25,
+        "Give the factor by which it gets *smaller*: 1 over yours.": 0.25,
     }
     name_mistake(factor, mistakes, tolerance=0.025)
     if not 3.5 <= factor <= 4.5:
@@ -167,8 +168,8 @@ def better_model_loses(trial, answer):
         if abs(gap - flaw.distance) > flaw.tolerance:
             raise Wrong(
                 f"When the {small} set is the small one and the {flawed} model is off, "
-                f"that model comes out {gap:.2f} farther on average; in truth it is "
-                f"{flaw.distance:.2f}. Bring the large set down to the size of the "
+                f"that model comes out {gap:.2f} farther on average; the true distance "
+                f"is {flaw.distance:.2f}. Bring the large set down to the size of the "
                 "small one, whichever it is."
             )
         if flaw is FLAWS[0]:  # so small a flaw that chance decides
@@ -182,8 +183,8 @@ def better_model_loses(trial, answer):
     paid = sum(paid_by_small) / len(paid_by_small)
     if abs(paid) > 0.065:
         raise Wrong(
-            f"The small set still pays {paid:.2f} for being small: both sets must be "
-            "of one size."
+            f"The small set still pays {paid:.2f} for being small: both sets must "
+            "have the same size."
         )
     return (
         "At equal n the biases are nearly equal. Only nearly: they depend on the "
@@ -221,12 +222,14 @@ def _distances(trial, answer, real, sets):
         first, second = result
     except (TypeError, ValueError):
         raise Wrong("Expected two distances, (of the first, of the second).") from None
+    except Exception as error:  # a map or a generator runs only now
+        raise AnswerRaised from error
     values = (scalar(value, "a distance") for value in (first, second))
     return dict(zip(SETS, values, strict=True))
 
 
 def _refuse_published(trial, answer):
-    """Raise if the small set's distance is what it was in the starter."""
+    """Raise if the distances are those of the starter, or those swapped."""
     ratios, swapped = [], []
     for small, large in (SETS, SETS[::-1]):
         real, sets = _point_sets(100, small)

@@ -92,8 +92,8 @@ def assert_function(answer: Any) -> None:
 
 
 def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
+    if isinstance(value, Tensor):  # a leaf itself, so that its gradient can be asked
+        return value if value.requires_grad else value.clone()
     return copy.deepcopy(value) if isinstance(value, list | dict) else value
 
 
