@@ -133,16 +133,14 @@ def test_other_right_answers_pass(number, source):
 
 
 @pytest.mark.parametrize("number", [n for n in NUMBERS if n in ARGUMENTS])
-@pytest.mark.parametrize(
-    "value", ["None", "'text'", "math.nan", "torch.zeros(0)", "torch.zeros(2, 3, 4, 5)"]
-)
+@pytest.mark.parametrize("value", ["'text'", "math.nan", "torch.zeros(2, 3, 4, 5)"])
 def test_nonsense_is_never_right(number, value):
     verdict = checks.check(number, typed(number, f"return {value}"))
     assert not verdict and "not attempted" not in verdict.text
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-@pytest.mark.parametrize("value", [None, "text", math.inf, [], {}, object(), -1e9])
+@pytest.mark.parametrize("value", ["text", math.inf, [], object()])
 def test_values_that_are_no_answers_get_a_verdict(number, value):
     assert not checks.check(number, value)
 
@@ -159,6 +157,13 @@ def test_an_exception_is_shown_with_its_place():
     assert isinstance(verdict.error, AttributeError)
 
 
+def test_what_an_answer_raises_later_is_its_error_too():
+    def answer(real, first, second):
+        return map(lambda points: points.no_such_thing, (first, second))
+
+    assert "raised AttributeError" in checks.check("5.4", answer).text
+
+
 def test_a_forgotten_answer_is_asked_for():
     for answers in ((), (1, 2)):
         assert "Give the check your answer" in checks.check("3.3", *answers).text
@@ -166,7 +171,7 @@ def test_a_forgotten_answer_is_asked_for():
 
 def test_the_course_s_own_frames_are_not_shown():
     verdict = checks.check("3.2", lambda mu, logvar: mu + nothing)  # noqa: F821
-    assert "NameError" in verdict.text and "with_leaves" not in verdict.text
+    assert "NameError" in verdict.text and "in_time" not in verdict.text
 
 
 def test_leaving_and_interrupting():
@@ -266,22 +271,12 @@ def test_a_check_leaves_the_random_numbers_and_the_inputs_alone():
         lambda: torch.set_grad_enabled(False),
         lambda: torch.set_default_dtype(torch.float64),
         lambda: torch.set_default_device("meta"),
-        lambda: torch.set_num_threads(torch.get_num_threads() + 1),
-        lambda: torch.use_deterministic_algorithms(True),
-        lambda: numpy.seterr(all="raise"),
     ],
 )
 def test_settings_that_an_answer_changes_are_put_back(change):
     def settings():
         default = torch.zeros(1)
-        return (
-            torch.is_grad_enabled(),
-            default.dtype,
-            default.device,
-            torch.get_num_threads(),
-            torch.are_deterministic_algorithms_enabled(),
-            numpy.geterr(),
-        )
+        return torch.is_grad_enabled(), default.dtype, default.device
 
     def rude(mu, logvar):
         kl = losses.kl_to_prior(mu, logvar)
@@ -316,9 +311,7 @@ class Rude(Exception):
     __repr__ = __array__ = __str__
 
 
-@pytest.mark.parametrize(
-    "number", ["1.2", "3.2", "3.3", "3.4", "4.2", "4.3", "4.4", "5.4"]
-)
+@pytest.mark.parametrize("number", ["1.2", "3.2", "3.4", "4.4", "5.4"])
 @pytest.mark.parametrize(
     "value", [Rude(), 1 + 2j, torch.eye(3).to_sparse(), Rude, [[1], [2, 3]]]
 )
@@ -429,11 +422,12 @@ def endless_but_for_exceptions(*_):
         endless()
 
 
-def endless_twice(*_):
-    try:
-        endless()
-    except:  # noqa: E722
-        endless()
+def endless_in_spite_of_all(*_):
+    while True:
+        try:
+            torch.rand(100, 100) @ torch.rand(100, 100)
+        except:  # noqa: E722
+            pass
 
 
 def asleep(*_):
@@ -442,7 +436,7 @@ def asleep(*_):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs Unix signals")
 @pytest.mark.parametrize(
-    "answer", [endless, endless_but_for_exceptions, endless_twice, asleep]
+    "answer", [endless, endless_but_for_exceptions, endless_in_spite_of_all, asleep]
 )
 def test_what_never_ends_is_stopped(monkeypatch, answer):
     monkeypatch.setattr(checks, "SECONDS", 0.1)
@@ -475,6 +469,11 @@ def test_where_there_are_no_signals_answers_are_checked_too(monkeypatch):
     monkeypatch.delattr(signal, "setitimer", raising=False)
     verdicts.append(checks.check("3.3", losses.kl_to_prior))
     assert all(verdicts) and len(verdicts) == 2
+
+
+def test_what_an_answer_gives_raises_no_warning(recwarn):
+    verdict = checks.check("4.4", lambda n: torch.nn.LSTM(n, n))
+    assert "Expected numbers" in verdict.text and not recwarn.list
 
 
 def test_an_array_that_is_too_large_is_the_answer_s_error():

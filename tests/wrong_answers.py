@@ -81,6 +81,8 @@ WRONG = {
         ("return channels * size * size", "count of values"),
         ("return math.log10(float(levels) ** (channels * size**2))", "OverflowError"),
         ("return math.log10(levels)", "n is missing"),
+        ("return channels * size * size * math.log10(levels) + 0.1", "is right"),
+        ("return (channels * size * size) ** math.log10(levels)", "is right"),
     ],
     "1.3": [
         ("return t[:, None] * z_a + (1 - t[:, None]) * z_b", "backwards"),
@@ -91,6 +93,10 @@ WRONG = {
         ("return [[0.0] * 8] * len(t)", "largest difference"),
         ("u = torch.linspace(0, 1, len(t))[:, None]\nreturn (1 - u) * z_a + u * z_b", "given t"),
         ("return z_a + t[:, None] * (z_a + z_b)", "wrong sign"),
+        ("return z_a + t[:, None] * (z_a - z_b)", "away from z_b"),
+        ("return t[:, None] * (z_b - z_a)", "start is missing"),
+        ("s = (3 * t**2 - 2 * t**3)[:, None]\nreturn (1 - s) * z_a + s * z_b", "largest difference"),
+        ("return ((1 - t[:, None]) * z_a + t[:, None] * z_b)[None]", "not (8, 8). More"),
     ],
     "1.4": [
         ("return mu + (2 * logvar).exp() * torch.randn(n, len(mu))", "squared twice"),
@@ -147,12 +153,13 @@ WRONG = {
         ("return (2 * (x_hat - x)).sum()", "summed over everything"),
         ("return (x_hat - x).sign()", "|x - x_hat|"),
         ("return 3 * (x_hat - x)", "1.5 times"),
+        ("x_hat.requires_grad_()\nreturn torch.autograd.grad((x - x_hat).square().sum(), x_hat)", "not (4, 3, 5, 5). More"),
     ],
     "2.3": [
         ("return F.mse_loss(x_hat, x, reduction='sum')", "summed over the batch"),
         ("return F.mse_loss(x_hat, x, reduction='none').flatten(1).mean(1)", "still the mean"),
         ("return F.mse_loss(x_hat, x, reduction='sum') / len(x)", "mean over the batch"),
-        ("return (x - x_hat).square().sum(0)", "the other way round"),
+        ("return (x - x_hat).square().sum(0)", "values of each image"),
         ("return (x - x_hat).flatten(1).norm(dim=1)", "square root"),
         ("return (x - x_hat).abs().flatten(1).sum(1)", "not of its square"),
         ("return (x - x_hat).square().sum(1)", "channels only"),
@@ -181,6 +188,9 @@ WRONG = {
         ("return codes.mean(0) + codes.std(0) * torch.randn(n, 1)", "covariances are not"),
         ("return torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample((10000,))", "(7, 2)"),
         ("return codes[torch.randint(len(codes), (n,))]", "codes themselves"),
+        ("return codes.median(0).values + torch.randn(n, 3) @ torch.linalg.cholesky(codes.T.cov()).T", "means of the draws"),
+        ("return torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample((n,)).T", "one row for each draw"),
+        ("v, V = torch.linalg.eigh(codes.T.cov())\nreturn codes.mean(0) + torch.randn(n, 3) @ (V * v).T", "Cholesky"),
         ("return codes[torch.randint(len(codes), (n,))] + 1e-4 * torch.randn(n, 3)", "codes themselves"),
         ("u = (torch.rand(n, 3) - 0.5) * 12**0.5\nreturn codes.mean(0) + u @ torch.linalg.cholesky(codes.T.cov()).T", "not Gaussian"),
         ("return torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample()", "Expected n draws"),
@@ -204,8 +214,10 @@ WRONG = {
         ("return mu + (logvar / 2).exp() * torch.randn(10000, 2)", "size of tensor|shape"),
         ("z = mu + (logvar / 2).exp() * torch.randn_like(mu)\nz.sum().backward()\nreturn z", "backward()|does not require grad"),
         ("return mu", "no noise"),
+        ("return torch.normal(mu, (logvar / 2).exp())", "torch.normal passes none on"),
+        ("return mu + (logvar / 2).exp() * torch.randn_like(mu).abs()", "means of the draws"),
         ("torch.manual_seed(0)\nreturn mu + (logvar / 2).exp() * torch.randn_like(mu)", "Two calls"),
-        ("return mu + (logvar / 2).exp() * torch.rand_like(mu)", "mean of the draws"),
+        ("return mu + (logvar / 2).exp() * torch.rand_like(mu)", "means of the draws"),
         ("return mu + torch.randn_like(mu)", "not used"),
         ("return mu + 0.5 * logvar.exp() * torch.randn_like(mu)", "exponent"),
         ("return mu + (-logvar / 2).exp() * torch.randn_like(mu)", "sign"),
@@ -231,7 +243,7 @@ WRONG = {
         ("return 0.5 * (mu + logvar.exp() - 1 - logvar).sum(1)", "squared"),
         ("return 0.5 * ((mu**2 + logvar.exp() - logvar).sum(1) - 1)", "every dimension"),
         ("return 0.5 * (logvar.exp() - 1 - logvar).sum(1)", "mu is missing"),
-        ("return 0.5 * ((1 + mu**2) / logvar.exp() - 1 + logvar).sum(1)", "other way round"),
+        ("return 0.5 * ((1 + mu**2) / logvar.exp() - 1 + logvar).sum(1)", "swapped"),
         ("return (-0.5 * (1 + logvar - mu**2 - logvar.exp())).sum(1) * 3", "3 times"),
         ("return 0.5 * (mu**2 + logvar.exp() - logvar).sum(1, keepdim=True) - 2", "their shape"),
         ("return 0.5 * (mu**2 + logvar.exp() - logvar).sum(1) - 2", "largest difference"),
@@ -255,6 +267,9 @@ WRONG = {
         ("return losses.squared_error(x, logits.sigmoid()) + losses.kl_to_prior(mu, logvar)", "cross-entropy any more"),
         ("r = losses.bernoulli_nll(x, logits)\nreturn r + 0.5 * (mu**2 + logvar.exp() - logvar).sum(1)", "-1 of every dimension"),
         ("r = F.binary_cross_entropy_with_logits(logits, x)\nreturn r + 0.5 * (mu**2 + logvar.exp() - logvar).mean() * 200 / 784", "yours is 100"),
+        ("return losses.bernoulli_nll(x, logits).mean().item() + losses.kl_to_prior(mu, logvar).mean()", "flows to logits"),
+        ("return (losses.bernoulli_nll(x, logits) + losses.kl_to_prior(mu, logvar)).tolist()", "no gradient"),
+        ("return -losses.bernoulli_nll(x, logits) - losses.kl_to_prior(mu, logvar)", "sign is flipped"),
     ],
     "3.5": [
         (RUNS.format("error", "kl"), "swapped"),
@@ -339,7 +354,9 @@ WRONG = {
         ("return torch.nn.BatchNorm1d(features, 2e-5, 0.2)", "1e-5"),
         ("return torch.nn.BatchNorm1d(features, 1e-6, 0.2)", "1e-5"),
         ("return torch.nn.BatchNorm1d(features, momentum=0.2, affine=False)", "affine"),
-        ("return torch.nn.Sequential(torch.nn.BatchNorm1d(features, momentum=0.2), torch.nn.ReLU())", "right|eps"),
+        ("return torch.nn.Sequential(torch.nn.BatchNorm1d(features, momentum=0.2), torch.nn.ReLU())", "largest difference"),
+        ("return torch.nn.Sequential(torch.nn.BatchNorm1d(features, momentum=0.2), torch.nn.Dropout(0.5))", "largest difference"),
+        ("return torch.nn.BatchNorm1d(features, momentum=1 / 0.8 - 1)", "weight 0.25"),
     ],
     "4.5": [
         ("axes.plot(theta, theta**2 / 2)" + LABELS, "KL divergence"),
@@ -390,17 +407,17 @@ WRONG = {
         ("f = metrics.frechet_distance\nreturn f(real, first[:1900]), f(real, second[:1900])", "as much as before"),
         ("return metrics.frechet_distance(first, second)", "two distances"),
         ("f = metrics.frechet_distance\nreturn f(real, first), f(real, second[: len(first)])", "whichever"),
-        ("f = metrics.frechet_distance\nreturn f(real, first[:200]), f(real, second[:200])", "one size"),
-        ("f, n = metrics.frechet_distance, 2 * min(len(first), len(second))\nreturn f(real, first[:n]), f(real, second[:n])", "one size|in truth"),
-        ("d = lambda s: (real.mean(0) - s.mean(0)).square().sum()\nreturn d(first), d(second)", "in truth"),
-        ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn f(real, first[:n]) / 2, f(real, second[:n]) / 2", "in truth"),
-        ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn f(real, first[:n]) ** 0.5, f(real, second[:n]) ** 0.5", "in truth"),
+        ("f = metrics.frechet_distance\nreturn f(real, first[:200]), f(real, second[:200])", "the same size"),
+        ("f, n = metrics.frechet_distance, 2 * min(len(first), len(second))\nreturn f(real, first[:n]), f(real, second[:n])", "the same size|true distance"),
+        ("d = lambda s: (real.mean(0) - s.mean(0)).square().sum()\nreturn d(first), d(second)", "true distance"),
+        ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn f(real, first[:n]) / 2, f(real, second[:n]) / 2", "true distance"),
+        ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn f(real, first[:n]) ** 0.5, f(real, second[:n]) ** 0.5", "true distance"),
         ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn f(real, first[:n]) + 5, f(real, second[:n]) + 5", "perfect model"),
         ("f, n = metrics.frechet_distance, min(len(first), len(second))\nreturn -f(real, second[:n]), -f(real, first[:n])", "perfect model"),
         ("return torch.tensor(metrics.frechet_distance(first, second))", "two distances"),
-        ("return 0.0, metrics.frechet_distance(real, second)", "in truth"),
-        ("f = metrics.frechet_distance\nreturn [f(real, s) * len(s) / 2000 for s in (first, second)]", "in truth"),
-        ("f = metrics.frechet_distance\nreturn f(real, first) - 0.3, f(real, second) - 0.15", "in truth"),
+        ("return 0.0, metrics.frechet_distance(real, second)", "true distance"),
+        ("f = metrics.frechet_distance\nreturn [f(real, s) * len(s) / 2000 for s in (first, second)]", "true distance"),
+        ("f = metrics.frechet_distance\nreturn f(real, first) - 0.3, f(real, second) - 0.15", "true distance"),
     ],
     "5.5": [
         (RUNS.format("coverage", "fidelity"), "swapped"),
@@ -434,6 +451,8 @@ RIGHT = {
         "return [(1 - s) * z_a + s * z_b for s in t]",
         "return ((1 - t[:, None]) * z_a + t[:, None] * z_b).flip(0).numpy()[::-1]",
         "return torch.outer(1 - t, z_a).double() + torch.outer(t, z_b)",
+        "return torch.stack([1 - t, t], 1) @ torch.stack([z_a, z_b])",
+        "return (z_a[:, None] + (z_b - z_a)[:, None] * t).T",
     ],
     "1.4": [
         "return torch.normal(mu.expand(n, -1), logvar.exp().sqrt().expand(n, -1))",
@@ -465,12 +484,16 @@ RIGHT = {
         "x_hat.requires_grad_(True)\n"
         "(x - x_hat).square().sum().backward()\nreturn x_hat.grad",
         "return -2 * (x - x_hat).double()",
+        "return torch.autograd.functional.jacobian("
+        "lambda y: (x - y).square().sum(), x_hat)",
     ],
     "2.3": [
         "return F.mse_loss(x_hat, x, reduction='none').flatten(1).sum(1)",
         "return (x - x_hat).flatten(1).norm(dim=1) ** 2",
         "return ((x - x_hat) ** 2).sum(dim=(1, 2, 3)).double().numpy()",
         "return [((a - b) ** 2).sum() for a, b in zip(x, x_hat)]",
+        "d = (x - x_hat).flatten(1)\nreturn torch.einsum('bi,bi->b', d, d)",
+        "return torch.cdist(x.flatten(1), x_hat.flatten(1)).diag() ** 2",
     ],
     "2.4": [
         SHIFT.format("losses.squared_error(x, x.roll(s, -1)).mean().item()"),
@@ -510,6 +533,8 @@ RIGHT = {
         "q, p = d.Normal(mu, (logvar / 2).exp()), d.Normal(0.0, 1.0)\n"
         "return d.kl_divergence(q, p).sum(1)",
         "return losses.kl_to_prior(mu.double(), logvar.double()).numpy()",
+        "m, v = mu.numpy(), logvar.numpy()\n"
+        "return 0.5 * (m**2 + numpy.expm1(v) - v).sum(1)",
     ],
     "3.4": [
         "r = F.binary_cross_entropy_with_logits(logits, x)\n"
@@ -517,7 +542,11 @@ RIGHT = {
         "r = F.binary_cross_entropy_with_logits(logits, x, reduction='sum')\n"
         "return r + losses.kl_to_prior(mu, logvar).sum()",
         "return losses.bernoulli_nll(x, logits) + losses.kl_to_prior(mu, logvar)",
-        "return (losses.bernoulli_nll(x, logits) + losses.kl_to_prior(mu, logvar)).tolist()",
+        "return [a + b for a, b in zip("
+        "losses.bernoulli_nll(x, logits), losses.kl_to_prior(mu, logvar))]",
+        "p = logits.sigmoid()\n"
+        "r = F.binary_cross_entropy(p, x, reduction='sum')\n"
+        "return (r + losses.kl_to_prior(mu, logvar).sum()) / len(x)",
     ],
     "3.5": [
         RUNS.format("kl", "error"),
@@ -527,6 +556,7 @@ RIGHT = {
         "m = log_w.max(0).values\nreturn m + (log_w - m).exp().mean(0).log()",
         "return torch.logsumexp(log_w.double() - math.log(len(log_w)), 0)",
         "return torch.logcumsumexp(log_w, 0)[-1] - math.log(len(log_w))",
+        "return numpy.logaddexp.reduce(log_w.numpy()) - numpy.log(len(log_w))",
     ],
     "4.1": ["139", "140", "150"],
     "4.2": [
@@ -535,6 +565,7 @@ RIGHT = {
         "return (b(real_logits, one, reduction='none') + "
         "b(fake_logits, 0 * one, reduction='none'))",
         "return -F.logsigmoid(real_logits) - F.logsigmoid(-fake_logits)",
+        "return [F.softplus(-a) + F.softplus(b) for a, b in zip(real_logits, fake_logits)]",
         "a, b = -real_logits.double(), fake_logits.double()\n"
         "return torch.logaddexp(a, 0 * a) + torch.logaddexp(b, 0 * b)",
     ],

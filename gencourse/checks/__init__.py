@@ -10,7 +10,6 @@ that they know, are in `lesson01.py` to `lesson05.py`.
 """
 
 import inspect
-import linecache
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,8 +31,7 @@ MISPLACED = "The check is inside your function: move it to the left margin."
 class Verdict:
     """What a check says: true if the answer is right.
 
-    A cell that ends with it shows `text`, and above it the picture that the answer
-    drew, if it drew one.
+    A cell that ends with it shows the picture that the answer drew, if any, and `text`.
     """
 
     text: str
@@ -58,7 +56,7 @@ class Verdict:
 
 @dataclass
 class Progress:
-    """What the learner has done since the start, by the number of the exercise."""
+    """What the learner has done since the kernel started, by exercise number."""
 
     states: dict[str, str] = field(default_factory=dict)  # "attempted" or "solved"
     hints: dict[str, int] = field(default_factory=dict)  # how many were shown
@@ -210,7 +208,7 @@ def _of_lesson(lesson: str) -> dict[str, Exercise]:
 def _what_was_raised(error: BaseException) -> str:
     """The exception and the places in the learner's code that led to it."""
     places = [
-        f"  line {frame.lineno} in {frame.name}: {frame.line or _source(frame)}"
+        f"  line {frame.lineno} in {frame.name}: {frame.line}"
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).parent != Path(__file__).parent
         and "site-packages" not in frame.filename
@@ -221,10 +219,6 @@ def _what_was_raised(error: BaseException) -> str:
     except Exception:  # whatever its own __str__ may do
         pass
     return "\n".join([_wrap(summary), *places[-5:]])
-
-
-def _source(frame: traceback.FrameSummary) -> str:
-    return linecache.getline(frame.filename, frame.lineno).strip()
 
 
 def _wrap(text: str) -> str:

@@ -26,7 +26,7 @@ def numbers(value: Any, what: str = "your result") -> Tensor:
         if isinstance(value, list | tuple) and any(
             isinstance(item, Tensor) for item in value
         ):
-            value = torch.stack([torch.as_tensor(item) for item in value])
+            value = torch.stack([numbers(item) for item in value])
         if not isinstance(value, Tensor):
             array = numpy.array(value)
             if array.dtype.kind not in "biufO":  # O: such as Fraction
@@ -72,9 +72,10 @@ def compare(
     if _same(got, want, tolerance):
         if got.shape == want.shape or want.numel() == 1:
             return
+        danger = " Added to others, (B, 1) and (B,) make (B, B)."
         raise Wrong(
             f"The numbers are right, but their shape is {tuple(got.shape)}, not "
-            f"{tuple(want.shape)}. Added to others, (B, 1) and (B,) make (B, B)."
+            f"{tuple(want.shape)}.{danger if want.ndim == 1 else ''}"
         )
     name_mistake(got, mistakes or {}, tolerance)
     if got.squeeze().shape != want.squeeze().shape:

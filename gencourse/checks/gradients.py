@@ -1,17 +1,13 @@
 """The gradient that flows through what an answer gives."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gencourse.checks.compare import Wrong
-
-
-def with_leaves(answer: Callable, leaves: Sequence[Tensor]) -> Callable:
-    """Bind the leaves to the answer, because `Trial.run` would pass copies of them."""
-    return (lambda: answer(*leaves)) if callable(answer) else answer
 
 
 def gradients_of(
@@ -22,6 +18,8 @@ def gradients_of(
     Raises:
         Wrong: the gradient is cut off from the leaf of that name.
     """
+    if isinstance(result, list) and all(isinstance(item, Tensor) for item in result):
+        result = torch.stack(result)
     if not (isinstance(result, Tensor) and result.requires_grad):
         raise Wrong(
             "The values are right, but no gradient can flow through them to "
@@ -38,3 +36,31 @@ def gradients_of(
         if gradient is None:
             raise Wrong(f"The values are right, but no gradient flows to {name}.")
     return [gradient.double() for gradient in gradients]
+
+
+def judge_gradients(
+    result: Any,
+    leaves: Sequence[Tensor],
+    names: Sequence[str],
+    exact: Sequence[Tensor],
+    hint: str,
+) -> None:
+    """Raise Wrong, with the hint, unless the gradients of the result are exact.
+
+    Args:
+        result: what the answer gave, a tensor or a list of tensors.
+        leaves: the inputs with respect to which to differentiate.
+        names: the names of the leaves in the messages.
+        exact: the right gradients, in the shapes of the leaves.
+        hint: what often makes a gradient wrong although the values are right.
+    """
+    gradients = gradients_of(result, leaves, names)
+    for name, leaf, got, want in zip(names, leaves, gradients, exact, strict=True):
+        off = (got - want).abs().nan_to_num(math.inf).flatten()
+        if off.max() > 1e-3:
+            at = off.argmax()
+            leaf, got, want = (t.flatten()[at].item() for t in (leaf, got, want))
+            raise Wrong(
+                f"The values are right, but at {name} = {leaf:.3g} the gradient is "
+                f"{got:.3g}, not {want:.3g}. {hint}"
+            )

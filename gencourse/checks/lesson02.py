@@ -23,14 +23,14 @@ from gencourse.checks.exercise import exercise
     (
         "Follow the distance to the minimum, e = w - 3. What does one step make of it?",
         "The gradient is 2 (w - 3) = 2e, so a step gives e - eta * 2e = (1 - 2 eta) e.",
-        "It converges while |1 - 2 eta| < 1. For which eta is that just not so?",
+        "It converges while |1 - 2 eta| < 1. At which eta does that first fail?",
     ),
 )
 def largest_step(trial, prediction):
     eta = scalar(prediction, "the step size")
     mistakes = {
         "0.5 is the *best* step: it lands on the minimum at once. Larger ones jump "
-        "over it, and still come nearer each time. Up to where?": 0.5,
+        "over it, and still get closer each time. Up to what size?": 0.5,
         "That is right for the loss (w - 3)^2 / 2. Here the gradient is 2 (w - 3).": 2,
     }
     name_mistake(eta, mistakes, tolerance=0.02)
@@ -109,8 +109,8 @@ def mean_for_sum(trial, answer):
             "This is summed over the batch, too; sum each image.": want.sum(),
             "This is the mean over the batch; sum each image.": want.mean(),
             "One number per image now, but still the mean over its pixels.": want / n,
-            "You sum over the images: it is the other way round.": squares.sum(0),
-            "The square root is too much: ||.||^2 is the sum itself.": want.sqrt(),
+            "You summed over the images; sum the values of each image.": squares.sum(0),
+            "Drop the square root: ||.||^2 is the sum itself.": want.sqrt(),
             "You summed the channels only: sum all pixels, too.": squares.sum(1),
             "There is one number per pixel: sum each image.": squares,
             "That is the sum of |x - x_hat|, not of its square.": (
@@ -185,8 +185,9 @@ def price_of_a_shift(trial, answer):
 )
 def draw_codes(trial, answer):
     mix = torch.tensor([[1.0, 0.0, 0.0], [1.5, 0.6, 0.0], [-0.5, 0.2, 2.0]])
-    box = (torch.rand(4000, 3) - 0.5) * 12**0.5  # not Gaussian, but the draws must be
-    codes = box @ mix.T + torch.tensor([2.0, -1.0, 0.5])
+    # Skewed, so that neither the median nor the codes themselves will do.
+    skewed = torch.empty(4000, 3).exponential_() - 1
+    codes = skewed @ mix.T + torch.tensor([2.0, -1.0, 0.5])
     mean, covariance = codes.mean(0).double(), codes.T.cov().double()
     draws = draws_of(trial, answer, codes, 10_000, shape=(10_000, 3))
     if draws.mean(0).abs().max() < 0.1:

@@ -9,15 +9,14 @@ from gencourse.checks.compare import (
     NotAttempted,
     Wrong,
     compare,
-    listed,
     name_mistake,
     numbers,
     scalar,
 )
 from gencourse.checks.drawing import drawn, match_curve
-from gencourse.checks.draws import refuse_other_shapes, refuse_repeated
+from gencourse.checks.draws import judge_gaussian, refuse_other_shapes, refuse_repeated
 from gencourse.checks.exercise import exercise
-from gencourse.checks.gradients import gradients_of, with_leaves
+from gencourse.checks.gradients import gradients_of, judge_gradients
 
 
 @exercise(
@@ -56,12 +55,11 @@ def off_center(trial, prediction):
     ),
 )
 def reparameterize(trial, answer):
-    # Two Gaussians in two dimensions, 5000 draws of each.
-    mu = torch.tensor([[0.5, -2.0], [3.0, 1.0]]).repeat_interleave(5000, 0)
-    logvar = torch.tensor([[-2.0, 1.0], [0.5, -1.0]]).repeat_interleave(5000, 0)
+    n, means, logvars = 10_000, torch.randn(2, 2), torch.tensor([[-2, 1], [0.5, -1]])
+    mu, logvar = means.repeat(n, 1), logvars.repeat(n, 1)  # n draws of two images
     sigma = (logvar / 2).exp()
     leaves = [mu.clone().requires_grad_(), logvar.clone().requires_grad_()]
-    z = trial.run(with_leaves(answer, leaves))
+    z = trial.run(answer, *leaves)
     draws = numbers(z, "z")
     refuse_other_shapes(trial.run(answer, torch.zeros(4, 3), torch.zeros(4, 3)), (4, 3))
     if draws.shape != mu.shape:
@@ -76,39 +74,15 @@ def reparameterize(trial, answer):
         raise Wrong("All images share one eps: draw one for every entry of mu.")
     if (eps[:, 0] - eps[:, 1]).abs().max() < 1e-3:
         raise Wrong("All dimensions of an image share one eps: draw one for each.")
-    _judge_spread(draws, mu, sigma)
-    if ((eps / eps.std()).pow(4).mean() - 3).abs() > 0.5:
-        raise Wrong("eps is not Gaussian: use torch.randn_like, not torch.rand_like.")
-    names = "mu", "logvar"
-    gradients = gradients_of(z, leaves, names)
-    for name, got, want in zip(
-        names, gradients, (torch.ones_like(mu), eps * sigma / 2), strict=True
-    ):
-        if not torch.allclose(got, want.double(), atol=1e-3, rtol=1e-3):
-            raise Wrong(f"The draws are right, the gradient in {name} is not.")
+    judge_gaussian(draws.view(n, 4), means.flatten(), logvars.flatten())
+    judge_gradients(
+        z,
+        leaves,
+        names=("mu", "logvar"),
+        exact=(torch.ones_like(mu), eps * sigma / 2),
+        hint="torch.normal passes none on: scale and shift torch.randn_like yourself.",
+    )
     return "The draw is random, and the gradient flows through mu and sigma."
-
-
-def _judge_spread(draws, mu, sigma):
-    mean, std = draws.view(2, -1, 2).mean(1), draws.view(2, -1, 2).std(1)
-    want_mean, want = mu.view(2, -1, 2)[:, 0], sigma.view(2, -1, 2)[:, 0]
-    mistakes = {
-        "sigma is exp(logvar) here; that is the variance, its square.": want**2,
-        "sigma is exp(2 logvar) here; it is exp(logvar / 2).": want**4,
-        "sigma is exp(-logvar / 2) here: the sign of logvar is flipped.": 1 / want,
-        "logvar is not used: every draw has the spread 1.": torch.ones(2, 2),
-        "The half belongs in the exponent: exp(0.5 * logvar).": want**2 / 2,
-    }
-    name_mistake(std, mistakes, tolerance=0.03)
-    if ((mean - want_mean) / want).abs().max() > 0.08:
-        raise Wrong(
-            "The mean of the draws is not mu. Is the noise centered at 0? (The "
-            f"smallest draw is {draws.min():.2f}.)"
-        )
-    if not torch.allclose(std, want.double(), rtol=0.06):
-        raise Wrong(
-            f"The spread of the draws is {listed(std[0])}, not {listed(want[0])}."
-        )
 
 
 @exercise(
@@ -150,7 +124,7 @@ def kl_of_a_batch(trial, answer, mu, logvar):
         "The -1 is outside the sum: it belongs to every dimension.": want + (k - 1) / 2,
         "The sign of the logarithm is flipped.": (terms + logvar).sum(1),
         "mu is missing: being off-center costs, too.": (terms - off_center).sum(1),
-        "That is KL(prior || q), the other way round.": swapped.sum(1),
+        "That is KL(prior || q): the two are swapped.": swapped.sum(1),
         "mu is not squared.": (terms - off_center + 0.5 * mu).sum(1),
     }
     compare(trial.run(answer, mu, logvar), want, mistakes, "the KL")
@@ -204,6 +178,9 @@ def two_means(trial, answer):
             "The weights are right, but at mu = 0 and sigma = 1 the KL must be 0, and "
             f"yours is {constant / per_kl:.1f}. Is the -1 of every dimension missing?"
         )
+    leaves = [v.clone().requires_grad_() for v in (logits[0], mu, logvar)]
+    total = trial.run(answer, x, *leaves)
+    gradients_of(total, leaves, ("logits", "mu", "logvar"))
     return "Now it is the negative ELBO, up to one factor in front of all of it."
 
 
@@ -260,8 +237,8 @@ def _judge_weight(beta):
     "3.5",
     "Plot and say: rate and distortion",
     (
-        "What is paid for, and in which coin? The rate is the price, so it goes to the "
-        "right; one point for each row.",
+        "What do you pay, and what do you get? The rate is the price, so it goes to "
+        "the right; one point for each row.",
         "rate = [row['kl'] for row in rows], and the same for the error. Rate goes to "
         "the right, error goes up.",
         "axes.plot(rate, error, 'o-'), then axes.set(xlabel='KL, nats per image', "

@@ -10,6 +10,7 @@ from gencourse import faces, metrics, store
 from gencourse.checks.compare import NotAttempted, Wrong, compare, name_mistake, scalar
 from gencourse.checks.drawing import drawn, match_curve
 from gencourse.checks.exercise import exercise
+from gencourse.checks.sandbox import AnswerRaised
 
 
 @exercise(
@@ -30,7 +31,7 @@ def bias_of_frechet(trial, prediction):
         "That is how the error of a mean falls. The distance is squared.": 2,
         "That would be 1 / n^2. It is a square of 1 / sqrt(n).": 16,
         "The bias does fall: it comes from estimating means and covariances.": 1,
-        "The factor by which it gets *smaller* is meant: 1 over yours.": 0.25,
+        "Give the factor by which it gets *smaller*: 1 over yours.": 0.25,
     }
     name_mistake(factor, mistakes, tolerance=0.025)
     if not 3.5 <= factor <= 4.5:
@@ -155,7 +156,9 @@ def better_model_loses(trial, answer):
     for flaw, small, flawed in product(FLAWS, SETS, SETS):
         gaps = []
         for n_small in (100, 150) * (flaw.rounds // 2):
-            distance = _distances(trial, answer, n_small, small, flaw.spoil, flawed)
+            real, sets = _point_sets(n_small, small)
+            sets[flawed] = flaw.spoil(sets[flawed])
+            distance = _distances(trial, answer, real, sets)
             off, (perfect,) = distance.pop(flawed), distance.values()
             gaps.append(off - perfect)
             of_perfect.append(perfect)
@@ -165,8 +168,8 @@ def better_model_loses(trial, answer):
         if abs(gap - flaw.distance) > flaw.tolerance:
             raise Wrong(
                 f"When the {small} set is the small one and the {flawed} model is off, "
-                f"that model comes out {gap:.2f} farther on average; in truth it is "
-                f"{flaw.distance:.2f}. Bring the large set down to the size of the "
+                f"that model comes out {gap:.2f} farther on average; the true distance "
+                f"is {flaw.distance:.2f}. Bring the large set down to the size of the "
                 "small one, whichever it is."
             )
         if flaw is FLAWS[0]:  # so small a flaw that chance decides
@@ -180,8 +183,8 @@ def better_model_loses(trial, answer):
     paid = sum(paid_by_small) / len(paid_by_small)
     if abs(paid) > 0.065:
         raise Wrong(
-            f"The small set still pays {paid:.2f} for being small: both sets must be "
-            "of one size."
+            f"The small set still pays {paid:.2f} for being small: both sets must "
+            "have the same size."
         )
     return (
         "At equal n the biases are nearly equal. Only nearly: they depend on the "
@@ -213,31 +216,24 @@ def _point_sets(n_small, small):
     return torch.randn(2000, 8), {name: torch.randn(sizes[name], 8) for name in SETS}
 
 
-def _distances(trial, answer, n_small, small, spoil, flawed):
-    """The answer's distances, by the name of the set, where one model is flawed."""
-    real, sets = _point_sets(n_small, small)
-    sets[flawed] = spoil(sets[flawed])
-    return _answer(trial, answer, real, sets)
-
-
-def _answer(trial, answer, real, sets):
+def _distances(trial, answer, real, sets):
     result = trial.run(answer, real, *sets.values())
     try:
         first, second = result
     except (TypeError, ValueError):
         raise Wrong("Expected two distances, (of the first, of the second).") from None
-    return {
-        "first": scalar(first, "a distance"),
-        "second": scalar(second, "a distance"),
-    }
+    except Exception as error:  # a map or a generator runs only now
+        raise AnswerRaised from error
+    values = (scalar(value, "a distance") for value in (first, second))
+    return dict(zip(SETS, values, strict=True))
 
 
 def _refuse_published(trial, answer):
-    """Raise if the small set's distance is what it was in the starter."""
+    """Raise if the distances are those of the starter, or those swapped."""
     ratios, swapped = [], []
     for small, large in (SETS, SETS[::-1]):
         real, sets = _point_sets(100, small)
-        got = _answer(trial, answer, real, sets)
+        got = _distances(trial, answer, real, sets)
         published = {n: metrics.frechet_distance(real, s) for n, s in sets.items()}
         ratios += [got[name] / published[name] for name in SETS]
         swapped.append(got[large] / published[small])

@@ -36,7 +36,7 @@ class Trial:
 
         Raises:
             NotAttempted: it returns `...`.
-            Wrong: it is no function, returns None, or does not end in time.
+            Wrong: it is not a function, returns None, or does not end in time.
             AnswerRaised: it raises. The stop button's KeyboardInterrupt passes.
         """
         assert_function(answer)
@@ -44,12 +44,12 @@ class Trial:
         # Whatever the answer draws or seeds, the check has numbers of its own.
         seed = int(torch.randint(2**62, ()))
         try:
-            with settings_restored(), self._alarm():
-                result = answer(*copies)
+            with settings_restored():
+                result = self._in_time(answer, copies)
         except OutOfTime:
             raise Wrong(
                 f"Your code was stopped after {self.seconds} seconds. Does a loop "
-                "never end?"
+                "never end, or is it far too much work?"
             ) from None
         except (Exception, SystemExit) as error:
             raise AnswerRaised from error
@@ -60,30 +60,30 @@ class Trial:
             raise Wrong("Your function returns None. Is `return` missing?")
         return result
 
-    @contextmanager
-    def _alarm(self) -> Iterator[None]:
-        """Raise OutOfTime when no seconds are left, in the main thread on Unix.
+    def _in_time(self, answer: Callable, copies: list) -> Any:
+        """Call the answer; raise OutOfTime when no seconds are left.
 
-        Elsewhere, and in a call into C that never returns, there is no limit but
-        Jupyter's buttons to stop and to restart.
+        There is no limit outside the main thread, on Windows, or in a C call that
+        never returns; there, use Jupyter's buttons to stop and to restart.
         """
         in_main = threading.current_thread() is threading.main_thread()
         if not (in_main and hasattr(signal, "setitimer")):
-            yield
-            return
+            return answer(*copies)
         handler = signal.signal(signal.SIGALRM, _ring)
-        # Again every second, because a bare `except:` in an answer may swallow one.
-        signal.setitimer(signal.ITIMER_REAL, self.seconds_left, 1.0)
+        # Then every 10 microseconds: a loop with a bare `except:` may swallow many
+        # before one arrives outside its `try`.
+        signal.setitimer(signal.ITIMER_REAL, self.seconds_left, 1e-5)
         try:
-            yield
+            return answer(*copies)
         finally:
             left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
             self.seconds_left = max(left, 0.01)  # 0 would switch the alarm off
             signal.signal(signal.SIGALRM, handler)
 
 
-def _ring(*_: Any) -> None:
-    raise OutOfTime
+def _ring(_: int, frame: Any) -> None:
+    if frame is None or frame.f_code.co_filename != __file__:  # never in our `finally`
+        raise OutOfTime
 
 
 def assert_function(answer: Any) -> None:
@@ -92,8 +92,8 @@ def assert_function(answer: Any) -> None:
 
 
 def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
+    if isinstance(value, Tensor):  # a leaf itself, so that its gradient can be asked
+        return value if value.requires_grad else value.clone()
     return copy.deepcopy(value) if isinstance(value, list | dict) else value
 
 
@@ -107,9 +107,6 @@ SETTINGS: tuple[tuple[Callable, Callable], ...] = (  # how to read and how to se
     (torch.get_default_device, _set_default_device),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.is_grad_enabled, torch.set_grad_enabled),
-    (torch.get_num_threads, torch.set_num_threads),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
-    (numpy.geterr, lambda handling: numpy.seterr(**handling)),
 )
 
 
