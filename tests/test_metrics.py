@@ -318,9 +318,6 @@ def test_nearer_to_training_catches_noisy_copies_and_accuses_no_fresh_face(real)
         fresh = noisy(real[1][:200], size)
         share, low, high = metrics.nearer_to_training(fresh, training, held_out)
         assert low < 0.5 < high
-    # A distance that is not compared with a held-out set lets the same copies pass.
-    near = metrics.nearest_distance(copies, training).median()
-    assert near > 0.95 * metrics.nearest_distance(real[1], training).median()
 
 
 def test_nearer_to_training_by_hand_and_errors():
@@ -407,11 +404,16 @@ def test_metrics_refuse_nan_whole_numbers_and_arrays(name):
 @pytest.mark.parametrize("name", METRICS)
 def test_metrics_are_the_same_in_double_and_mixed_precision(name):
     metric, inputs = getattr(metrics, name), METRICS[name]
-    expected = torch.as_tensor(metric(*inputs)).double()
+
+    def numbers(*inputs):
+        value = metric(*inputs)
+        parts = value if isinstance(value, tuple) else (value,)
+        return torch.cat([torch.as_tensor(part).double().flatten() for part in parts])
+
+    expected = numbers(*inputs)
     double = [x.double() for x in inputs]
     for given in (double, [double[0], *inputs[1:]], [inputs[0], *double[1:]]):
-        value = torch.as_tensor(metric(*given)).double()
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(numbers(*given), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("n, d", [(7, 1), (12, 6), (40, 3), (60, 2)])
