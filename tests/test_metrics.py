@@ -126,39 +126,35 @@ def test_sharpness_known_answers():
 
 def test_detail_and_noise_of_crippled_faces(real):
     x = real[1][:40]
-    noise = 0.05
-    flat = metrics.sharpness(x).mean().item()
-    cases = {
-        "real": (x, 1, 0),
-        "half the contrast": (x / 2, 0.5, 0),
-        "blurred": (blur(x), None, None),
-        # The Laplacian of white noise of size s has the variance s^2 (1 + 4 / 16).
-        "noisy": (
-            x + noise * torch.randn(x.shape, generator=seeded()),
-            1,
-            noise * 1.25**0.5 / flat,
-        ),
-        "only noise": (noise * torch.randn(x.shape, generator=seeded()), 0, None),
-    }
-    measured = {}
-    for name, (images, slope, rest) in cases.items():
-        detail, noise_ = metrics.detail(images, x)
-        torch.testing.assert_close(
-            detail**2 + noise_**2,
-            (metrics.sharpness(images) / metrics.sharpness(x)) ** 2,
-        )
-        measured[name] = detail.mean().item(), noise_.mean().item()
-        if slope is not None:
-            assert measured[name][0] == pytest.approx(slope, abs=0.05), name
-        if rest is not None:
-            assert measured[name][1] == pytest.approx(rest, rel=0.1, abs=1e-5), name
-    assert measured["blurred"][0] < 0.6 and measured["blurred"][1] < 0.4
-    # What sharpness takes for detail: a blur with as much noise as real faces have
-    # detail is "sharper than real".
-    smear = blur(x) + 0.09 * torch.randn(x.shape, generator=seeded())
-    assert metrics.sharpness(smear).mean() > flat
-    detail, noise_ = metrics.detail(smear, x)
-    assert detail.mean() < 0.6 and noise_.mean() > 0.8
+    white = torch.randn(x.shape, generator=seeded())
+    fine = metrics.sharpness(x).mean().item()
+
+    def means(images):
+        detail, noise = metrics.detail(images, x)
+        both = (metrics.sharpness(images) / metrics.sharpness(x)).square()
+        torch.testing.assert_close(detail.square() + noise.square(), both)
+        return detail.mean().item(), noise.mean().item()
+
+    assert means(x) == pytest.approx((1, 0), abs=1e-5)
+    assert means(x / 2) == pytest.approx((0.5, 0), abs=1e-5)
+    # The Laplacian of white noise of size s has the variance s^2 (1 + 4 / 16).
+    rest = 0.05 * 1.25**0.5 / fine
+    assert means(x + 0.05 * white) == pytest.approx((1, rest), rel=0.1)
+    assert means(0.05 * white) == pytest.approx((0, rest), abs=0.1)
+    detail, noise = means(blur(x))
+    assert detail < 0.6 and noise < 0.4
+    # Sharpness takes noise for detail: with enough of it a blur is sharper than real.
+    smear = blur(x) + 0.09 * white
+    assert metrics.sharpness(smear).mean() > fine
+    detail, noise = means(smear)
+    assert detail < 0.6 and noise > 0.8
+
+
+def test_detail_of_noisy_faces_after_projection(real):
+    x = noisy(real[1][:12], 0.06)
+    found = faces.render(faces.project(x).knobs, 32)
+    detail, noise = metrics.detail(x, found)
+    assert abs(detail.mean() - 1) < 0.1 and noise.mean() > 0.5
 
 
 @pytest.mark.parametrize("dimension, ambient", [(1, 5), (2, 40), (5, 40)])
