@@ -70,11 +70,12 @@ def perfect_coverage(n_real: int, n_fake: int, k: int = 5) -> float:
 
     Args:
         n_real, n_fake: N and M, the sizes of the two sets.
+        k: as in `coverage`.
 
     Returns:
         The expected share, whatever the distribution; 1 - 2^-k for large N = M.
 
-    Source: Naeem et al. 2020, section 3.3. Taught in: lesson 05.
+    Source: Naeem et al. 2020, section 3. Taught in: lesson 05.
     """
     missed = 1.0
     for j in range(1, k + 1):
@@ -109,7 +110,7 @@ def knob_spread(real_knobs: Tensor, fake_knobs: Tensor) -> tuple[Tensor, Tensor]
 
     Returns:
         The ratios (D,) and their standard errors (D,), by 200 bootstrap samples. Real
-        faces get 1 with an error of 0.06, 0.036 and 0.02 for N = M = 100, 300 and 1000;
+        faces get 1 with an error of 0.06, 0.037 and 0.02 for N = M = 100, 300 and 1000;
         a frozen knob gets 0. It does not see which values are missing, nor which
         combinations: that takes a histogram.
 
@@ -192,7 +193,8 @@ def two_sample_accuracy(
         images get 0.5 (limits 0.057 away for N = M = 300), 1 means that every fake was
         recognized. How far a model is from perfect also depends on N: more images teach
         the discriminator more, so compare equal numbers. It does not say what gave the
-        fakes away, and with few images does not see pixel noise.
+        fakes away, and hardly sees pixel noise of 0.03. Takes about 4 s on one core for
+        300 + 300 images of 32x32.
 
     Source: Lopez-Paz & Oquab 2017, "Revisiting Classifier Two-Sample Tests", section 3.
     Taught in: lesson 05.
