@@ -1,4 +1,4 @@
-"""Each metric on a case whose answer is known."""
+"""Each metric on a case whose answer is known, and on faces crippled on purpose."""
 
 import math
 
@@ -6,6 +6,27 @@ import pytest
 import torch
 
 from gencourse import faces, metrics
+
+SMILE, N = faces.SMILE, 300
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Knobs of some real faces, and the faces."""
+    knobs = faces.sample_knobs(N, seed=31)
+    return knobs, faces.render(knobs, 32)
+
+
+def blur(x):
+    return torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+
+def noisy(x, size, seed=0):
+    return (x + size * torch.randn(x.shape, generator=seeded(seed))).clamp(0, 1)
 
 
 def test_fidelity_of_faces_and_of_noise():
@@ -44,6 +65,54 @@ def test_coverage_errors():
         metrics.coverage(torch.zeros(9, 8), torch.zeros(9, 8), 1.5)
 
 
+@pytest.mark.parametrize(
+    "n_real, n_fake, k", [(100, 100, 5), (60, 30, 2), (40, 120, 1)]
+)
+def test_perfect_coverage_is_the_mean_coverage_of_real_points(n_real, n_fake, k):
+    rng = seeded(n_real)
+    shares = [
+        metrics.coverage(
+            torch.rand(n_real, 3, generator=rng),
+            torch.rand(n_fake, 3, generator=rng),
+            k,
+        )
+        for _ in range(300)
+    ]
+    expected = metrics.perfect_coverage(n_real, n_fake, k)
+    assert sum(shares) / 300 == pytest.approx(expected, abs=0.01)
+
+
+def test_perfect_coverage_of_many_points_is_one_minus_two_to_the_minus_k():
+    assert metrics.perfect_coverage(10**6, 10**6, 5) == pytest.approx(
+        1 - 2**-5, abs=1e-5
+    )
+
+
+def test_wilson_interval_in_closed_form():
+    # The limits solve |share - p| = z sqrt(p (1 - p) / n), z = 1.96.
+    for share, n in ((0.97, 300), (0.0, 20), (1.0, 20), (0.5, 7)):
+        share = round(share * n) / n
+        for p in metrics.wilson_interval(share, n):
+            distance = 1.959964 * (p * (1 - p) / n) ** 0.5
+            assert abs(share - p) == pytest.approx(distance, abs=1e-6)
+    low, high = metrics.wilson_interval(1.0, 20)
+    assert low < 0.9 and high == pytest.approx(1)
+
+
+def test_knob_spread_of_crippled_knobs(real):
+    knobs, again = real[0], faces.sample_knobs(N, seed=32)
+    ratio, error = metrics.knob_spread(knobs, again)
+    assert ((ratio - 1).abs() < 3 * error).all()
+    # A uniform knob has kurtosis 1.8: var(std) / std^2 = (1.8 - 1) / (4 N), twice.
+    assert error.mean().item() == pytest.approx((2 * 0.8 / 4 / N) ** 0.5, rel=0.2)
+    frozen = again.clone()
+    frozen[:, SMILE] = 0
+    ratio, error = metrics.knob_spread(knobs, frozen)
+    assert ratio[SMILE] == 0 and error[SMILE] == 0 and ratio.median() > 0.9
+    ratio, error = metrics.knob_spread(knobs, 0.7 * again)
+    assert ((ratio - 0.7).abs() < 3 * error).all() and ratio.max() < 0.85
+
+
 def test_sharpness_known_answers():
     i = torch.arange(8)
     checker = ((i[:, None] + i) % 2).float().expand(2, 3, 8, 8)
@@ -53,6 +122,39 @@ def test_sharpness_known_answers():
     face = faces.render(faces.sample_knobs(8), 32)
     blurred = torch.nn.functional.avg_pool2d(face, 3, 1, 1)
     assert (metrics.sharpness(blurred) < 0.6 * metrics.sharpness(face)).all()
+
+
+def test_detail_and_noise_of_crippled_faces(real):
+    x = real[1][:40]
+    white = torch.randn(x.shape, generator=seeded())
+    fine = metrics.sharpness(x).mean().item()
+
+    def means(images):
+        detail, noise = metrics.detail(images, x)
+        both = (metrics.sharpness(images) / metrics.sharpness(x)).square()
+        torch.testing.assert_close(detail.square() + noise.square(), both)
+        return detail.mean().item(), noise.mean().item()
+
+    assert means(x) == pytest.approx((1, 0), abs=1e-5)
+    assert means(x / 2) == pytest.approx((0.5, 0), abs=1e-5)
+    # The Laplacian of white noise of size s has the variance s^2 (1 + 4 / 16).
+    rest = 0.05 * 1.25**0.5 / fine
+    assert means(x + 0.05 * white) == pytest.approx((1, rest), rel=0.1)
+    assert means(0.05 * white) == pytest.approx((0, rest), abs=0.1)
+    detail, noise = means(blur(x))
+    assert detail < 0.6 and noise < 0.4
+    # Sharpness takes noise for detail: with enough of it a blur is sharper than real.
+    smear = blur(x) + 0.09 * white
+    assert metrics.sharpness(smear).mean() > fine
+    detail, noise = means(smear)
+    assert detail < 0.6 and noise > 0.8
+
+
+def test_detail_of_noisy_faces_after_projection(real):
+    x = noisy(real[1][:12], 0.06)
+    found = faces.render(faces.project(x).knobs, 32)
+    detail, noise = metrics.detail(x, found)
+    assert abs(detail.mean() - 1) < 0.1 and noise.mean() > 0.5
 
 
 @pytest.mark.parametrize("dimension, ambient", [(1, 5), (2, 40), (5, 40)])
@@ -73,7 +175,7 @@ def test_two_nn_on_a_sphere():
 
 
 def test_two_nn_errors():
-    with pytest.raises(ValueError, match="three.*2"):
+    with pytest.raises(ValueError, match=r"points.*3.*\(2, 3\)"):
         metrics.two_nn_dimension(torch.rand(2, 3))
     with pytest.raises(ValueError, match="4 points equal"):
         metrics.two_nn_dimension(torch.rand(2, 3).repeat(2, 1))
@@ -125,7 +227,7 @@ def test_knob_r2_known_answers():
     ):
         with pytest.raises(ValueError, match=r"z \(N, k\), knobs \(N, K\).*got"):
             metrics.knob_r2(*wrong)
-    with pytest.raises(ValueError, match="two points.*1"):
+    with pytest.raises(ValueError, match=r"z_test.*2.*\(1, 3\)"):
         metrics.knob_r2(z, fit, z_test[:1], judge[:1])
 
 
@@ -202,6 +304,56 @@ def test_nearest_distance_by_hand_and_errors():
             metrics.nearest_distance(one, other)
 
 
+def test_nearer_to_training_catches_noisy_copies_and_accuses_no_fresh_face(real):
+    training = faces.render(faces.sample_knobs(1000, seed=41), 32)
+    held_out = faces.render(faces.sample_knobs(1000, seed=42), 32)
+    for size in (0, 0.05, 0.07):
+        copies = noisy(training[:100], size)
+        share, low, high = metrics.nearer_to_training(copies, training, held_out)
+        assert share > 0.98 and low > 0.9
+        fresh = noisy(real[1][:200], size)
+        share, low, high = metrics.nearer_to_training(fresh, training, held_out)
+        assert low < 0.5 < high
+
+
+def test_nearer_to_training_by_hand_and_errors():
+    training, held_out = torch.tensor([[0.0], [4.0]]), torch.tensor([[1.0], [4.0]])
+    samples = torch.tensor([[0.1], [0.9], [4.0], [0.2]])  # 4.0 is as near to both
+    share, low, high = metrics.nearer_to_training(samples, training, held_out)
+    assert share == 2.5 / 4 and low < share < high
+    with pytest.raises(ValueError, match=r"held_out \(M, ...\).*\(1, 1\)"):
+        metrics.nearer_to_training(samples, training, held_out[:1])
+
+
+def two_samples(fake, seed=0):
+    knobs = faces.sample_knobs(N, seed=50 + seed)
+    return metrics.two_sample_accuracy(faces.render(knobs, 16), fake, seed=seed)
+
+
+def test_two_sample_accuracy_of_real_and_of_crippled_faces():
+    knobs = faces.sample_knobs(N, seed=60)
+    _, low, high = two_samples(faces.render(knobs, 16))
+    assert low < 0.5 < high
+    shrunk = faces.render(0.5 * knobs, 16)
+    blurred = 0.5 * blur(faces.render(knobs, 16)) + 0.5 * faces.render(knobs, 16)
+    for fake in (shrunk, blurred):
+        accuracy, low, high = two_samples(fake)
+        assert low > 0.6 and low < accuracy <= high
+
+
+def test_two_sample_accuracy_is_seeded_and_leaves_no_trace():
+    a, b = torch.rand(2, 12, 1, 16, 16, generator=seeded())
+    torch.manual_seed(7)
+    first = torch.rand(1)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        accuracies = [metrics.two_sample_accuracy(a, b, epochs=2) for _ in range(2)]
+    assert accuracies[0] == accuracies[1] and torch.rand(1) == first
+    # The surplus of the larger set is left out, so that 0.5 stays the chance level.
+    _, low, high = metrics.two_sample_accuracy(torch.cat([a] * 20), b[:4], epochs=1)
+    assert high - low > 0.5
+
+
 # --- all metrics ----------------------------------------------------------------------
 X = torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 K, L = torch.rand(2, 12, 3, generator=torch.Generator().manual_seed(2))
@@ -210,9 +362,13 @@ METRICS = {
     "coverage": [K, L],
     "sharpness": [X],
     "active_units": [K],
+    "detail": [X, X.flip(0)],
     "frechet_distance": [K, L],
+    "knob_spread": [K, L],
+    "nearer_to_training": [X[:2], X[2:6], X[6:10]],
     "nearest_distance": [X, X.flip(0)],
     "two_nn_dimension": [K],
+    "two_sample_accuracy": [X, X.flip(0)],
     "principal_angles": [K, L],
     "knob_r2": [K, L, K.flip(0), L.flip(0)],
 }
@@ -244,11 +400,16 @@ def test_metrics_refuse_nan_whole_numbers_and_arrays(name):
 @pytest.mark.parametrize("name", METRICS)
 def test_metrics_are_the_same_in_double_and_mixed_precision(name):
     metric, inputs = getattr(metrics, name), METRICS[name]
-    expected = torch.as_tensor(metric(*inputs)).double()
+
+    def numbers(*inputs):
+        value = metric(*inputs)
+        parts = value if isinstance(value, tuple) else (value,)
+        return torch.cat([torch.as_tensor(part).double().flatten() for part in parts])
+
+    expected = numbers(*inputs)
     double = [x.double() for x in inputs]
     for given in (double, [double[0], *inputs[1:]], [inputs[0], *double[1:]]):
-        value = torch.as_tensor(metric(*given)).double()
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(numbers(*given), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("n, d", [(7, 1), (12, 6), (40, 3), (60, 2)])

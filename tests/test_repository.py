@@ -131,7 +131,7 @@ SIBLINGS = {
     "models": {"nets"},
     "steps": {"models", "losses"},
     "data": {"sources"},
-    "metrics": {"faces"},
+    "metrics": {"faces", "losses", "nets"},
     "sources": {"faces"},
     "checks": {"plot", "faces", "losses", "metrics", "store"},
     "scale": {"data", "models", "sources", "steps", "store", "train"},
