@@ -18,6 +18,7 @@ data flows:
 
 Skip the rest at first reading:
 
+    referee   how faces.project finds the nearest face
     store     saved models, and the results that come with the course
     plot/     pictures with a text for those who cannot see them
     checks/   the exercises: what is wrong with an answer, hints, progress
@@ -41,6 +42,7 @@ __all__ = [
     "models",
     "nets",
     "plot",
+    "referee",
     "scale",
     "sources",
     "steps",

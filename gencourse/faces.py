@@ -14,7 +14,6 @@ seam.
 Taught in: lesson 01.
 """
 
-from functools import lru_cache
 from numbers import Integral
 from typing import NamedTuple
 
@@ -236,25 +235,31 @@ class Projection(NamedTuple):
 
 
 @torch.no_grad()
-def project(images: Tensor, steps: int = 6, starts: int = 2) -> Projection:
+def project(images: Tensor, starts: int = 5) -> Projection:
     """min over knobs of ||x - render(knobs)||: the referee of the course.
 
-    The nearest faces of a fixed bank give `starts` first guesses. The best after a few
-    steps of the Levenberg-Marquardt method (gradient descent that uses the renderer's
-    derivative with respect to every knob to choose the length and direction of a step)
-    is then refined. Knobs stay within [-1, 1].
+    A small network reads first knobs from the image, and gradient descent that uses the
+    renderer's derivative with respect to every knob refines them (`referee.nearest`).
+    Knobs stay within [-1, 1].
 
-    Arguments: `images`, (N, 3 or 1, size, size) floats in [0, 1]; `steps`, refinements
-    of the best guess; `starts`, first guesses for each image.
-    Returns: `Projection(knobs, distance)`. The distance is the root mean squared error
-    per pixel value (same unit as the pixels); it is 0 when the image is one of our
-    faces. The search is local: in rare cases a nearer face exists, so the distance is
-    an upper bound.
-    Raises: ValueError if the shape is wrong, a pixel is not a finite float, or steps or
-    starts is out of range.
+    Args:
+        images: (N, 3 or 1, size, size) floats in [0, 1].
+        starts: first guesses for an image that does not look like one of our faces.
 
-    Source: Levenberg 1944, Marquardt 1963. Taught in: lesson 01.
+    Returns:
+        `Projection(knobs, distance)`. The distance is the root mean squared error per
+        pixel value (same unit as the pixels); it is 0 when the image is one of our
+        faces. The search is local: in rare cases a nearer face exists, so the distance
+        is an upper bound.
+
+    Raises:
+        ValueError: The shape is wrong, a pixel is not a finite float, or starts is not
+            from 1 to 16.
+
+    Source: Levenberg 1944, Marquardt 1963, Broyden 1965. Taught in: lesson 01.
     """
+    from gencourse import referee  # draws with this file, so it comes later
+
     if (
         not isinstance(images, Tensor)
         or images.ndim != 4
@@ -271,82 +276,11 @@ def project(images: Tensor, steps: int = 6, starts: int = 2) -> Projection:
         raise ValueError(f"images must be floats in [0, 1]; got {images.dtype}")
     if not (images.abs() <= _FAR).all():
         raise ValueError(f"images must be finite; got NaN or values beyond {_FAR:,.0f}")
-    for name, value, least in (("steps", steps, 0), ("starts", starts, 1)):
-        if not isinstance(value, int) or not least <= value <= 4096:
-            raise ValueError(
-                f"{name} must be a whole number from {least} to 4096; got {value!r}"
-            )
+    if not isinstance(starts, int) or not 1 <= starts <= 16:
+        raise ValueError(f"starts must be a whole number from 1 to 16; got {starts!r}")
     if len(images) == 0:
         return Projection(images.new_zeros(0, len(KNOBS)), images.new_zeros(0))
     chunk = min(64, 2**18 // images.shape[3] ** 2)  # bounds the memory at 128 and 256
-    parts = [_project(part.float(), steps, starts) for part in images.split(chunk)]
-    return Projection(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def _project(images: Tensor, steps: int, starts: int) -> tuple[Tensor, Tensor]:
-    n, channels, size, _ = images.shape
-    gray = channels == 1
-    bank_knobs, bank_images = _bank(gray, images.device)
-    small = torch.nn.functional.adaptive_avg_pool2d(images, 16).flatten(1)
-    nearest = torch.cdist(small, bank_images).topk(starts, largest=False).indices
-    knobs = bank_knobs[nearest].flatten(0, 1)  # (n * starts, 8)
-    knobs, error = _refine(images.repeat_interleave(starts, 0), knobs, 4, gray)
-    best = (
-        error.view(n, starts).argmin(1) + torch.arange(n, device=images.device) * starts
-    )
-    # A mouth can be caught in a local minimum (an open frown for a closed smile), so
-    # try a grid of mouths on the head that was found.
-    levels = torch.linspace(-0.9, 0.9, 5, device=images.device)
-    mouths = torch.cartesian_prod(levels, levels)
-    guesses = knobs[best, None].repeat(1, 1 + len(mouths), 1)
-    guesses[:, 1:, SMILE : OPENING + 1] = mouths
-    drawn = render(guesses.flatten(0, 1), size, gray).view(n, -1, *images.shape[1:])
-    error = (drawn - images[:, None]).square().mean((2, 3, 4))
-    knobs = guesses[torch.arange(n, device=images.device), error.argmin(1)]
-    knobs, error = _refine(images, knobs, steps, gray)
-    return knobs, error.sqrt()
-
-
-@lru_cache(maxsize=4)
-def _bank(gray: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Faces to start from: knobs (4096, 8) and their pixels at 16 x 16, flat."""
-    knobs = sample_knobs(4096, seed=0xBA2C).to(device)  # a seed that nobody types
-    return knobs, render(knobs, 16, gray).flatten(1)
-
-
-def _refine(
-    images: Tensor, knobs: Tensor, steps: int, gray: bool
-) -> tuple[Tensor, Tensor]:
-    """Levenberg-Marquardt from given knobs: better knobs, mean squared errors (N,)."""
-    n, size, h = len(images), images.shape[-1], 0.01
-    target = images.flatten(1)
-    damping = torch.full((n, 1, 1), 1e-3, device=images.device)
-    drawn = render(knobs, size, gray).flatten(1)
-    error = (drawn - target).square().mean(1)
-    eye = torch.eye(8, device=images.device)
-    for _ in range(steps):
-        # One-sided differences, towards the inside of the cube.
-        step = torch.where(knobs > 0, -h, h)
-        moved = (knobs[:, None] + step[:, None] * eye).flatten(0, 1)
-        jacobian = render(moved, size, gray).view(n, 8, -1) - drawn[:, None]
-        jacobian = jacobian / step[:, :, None]
-        residual = drawn - target
-        gradient = torch.einsum("nkd,nd->nk", jacobian, residual)
-        # A knob at its limit that wants to go further is left out of the step.
-        stuck = ((knobs >= 1) & (gradient < 0)) | ((knobs <= -1) & (gradient > 0))
-        jacobian = jacobian * ~stuck[:, :, None]
-        gradient = gradient * ~stuck
-        curvature = jacobian @ jacobian.mT
-        scale = (
-            damping * curvature.diagonal(dim1=1, dim2=2).mean(1).view(n, 1, 1) + 1e-6
-        )
-        move = torch.linalg.solve(curvature + scale * eye, gradient)
-        tried = (knobs - move).clamp(-1, 1)
-        tried_drawn = render(tried, size, gray).flatten(1)
-        tried_error = (tried_drawn - target).square().mean(1)
-        better = tried_error < error
-        knobs = torch.where(better[:, None], tried, knobs)
-        drawn = torch.where(better[:, None], tried_drawn, drawn)
-        error = torch.where(better, tried_error, error)
-        damping = torch.where(better[:, None, None], damping * 0.2, damping * 8)
-    return knobs, error
+    parts = [referee.nearest(part.float(), starts) for part in images.split(chunk)]
+    knobs, error = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Projection(knobs, error.sqrt())

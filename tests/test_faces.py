@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from gencourse import faces
+from gencourse import faces, referee, store
+
+CAUGHT = [  # faces that the network's first guess alone does not lead to at 16 pixels
+    [0.93, 0.99, 0.33, 0.09, -0.84, -0.52, 0.41, -0.89],
+    [-0.8, 0.98, -0.54, -1.0, 0.9, -0.16, 0.16, 0.82],
+    [0.48, 0.98, 0.33, -0.74, -0.97, -0.9, 0.97, -0.93],
+    [-0.34, 0.91, -0.5, -0.12, -0.94, -0.79, -0.54, -0.31],
+    [-0.88, 0.99, -0.24, 0.84, 0.9, -0.21, 0.18, -0.99],
+]
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +182,27 @@ def test_project_finds_fresh_faces(fresh):
     knobs, images = fresh
     found = faces.project(images)
     assert found.knobs.shape == (256, 8) and found.distance.shape == (256,)
-    assert found.distance.median() < 0.001
-    assert (found.distance < 0.001).float().mean() > 0.95
+    assert found.distance.max() < 0.001
     wrong = (found.knobs - knobs).abs()
-    assert wrong.quantile(0.95, dim=0).max() < 0.05
+    assert wrong.quantile(0.95, dim=0).max() < 0.005
     # The distance is what it says: the RMSE between the image and the face found.
     rmse = (faces.render(found.knobs, 32) - images).square().mean((1, 2, 3)).sqrt()
     torch.testing.assert_close(found.distance, rmse, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size, gray", [(16, False), (28, True), (32, False)])
+def test_project_finds_every_corner_of_the_cube(size, gray):
+    """Here an earlier search, which started at random faces, missed one of six."""
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 8)
+    found = faces.project(faces.render(corners, size, gray))
+    assert found.distance.max() < 0.001
+
+
+def test_project_frees_a_mouth_that_is_caught_between_pixels():
+    """Each of these ended in a local minimum of the network's first guess."""
+    knobs = torch.tensor(CAUGHT)
+    found = faces.project(faces.render(knobs, 16))
+    assert found.distance.max() < 0.001
 
 
 def test_pixel_midpoints_are_far_and_knob_midpoints_are_near(fresh):
@@ -206,8 +228,8 @@ def test_project_survives_noise_and_never_leaves_the_cube(fresh):
 def test_project_at_other_sizes_and_in_gray(size, gray):
     knobs = faces.sample_knobs(24, seed=31)
     found = faces.project(faces.render(knobs, size, gray))
-    assert found.distance.median() < 0.001
-    assert (found.knobs - knobs).abs().median() < 0.01
+    assert found.distance.max() < 0.001
+    assert (found.knobs - knobs).abs().median() < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -245,14 +267,35 @@ def test_project_judges_each_image_alone_in_any_type(size, gray, dtype):
     torch.testing.assert_close(again.distance, found.distance[order], atol=5e-3, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"steps": -1}, {"steps": 1.5}, {"starts": 0}, {"starts": 5000}, {"starts": "2"}],
-)
-def test_project_names_settings_out_of_range(settings):
-    ((name, value),) = settings.items()
-    with pytest.raises(ValueError, match=f"{name} must.*{value!r}"):
-        faces.project(torch.zeros(1, 3, 16, 16), **settings)
+@pytest.mark.parametrize("starts", [0, 17, 1.5, "2"])
+def test_project_names_starts_out_of_range(starts):
+    with pytest.raises(ValueError, match=f"starts must.*16.*{starts!r}"):
+        faces.project(torch.zeros(1, 3, 16, 16), starts=starts)
+
+
+def test_more_starts_find_no_farther_faces(fresh):
+    _, images = fresh
+    ghosts = (images[:24] + images[24:48]) / 2
+    one, many = (faces.project(ghosts, starts=n).distance for n in (1, 8))
+    assert many.mean() < one.mean()
+
+
+def test_project_leaves_the_random_state_alone(fresh):
+    """Even when it loads its network for the first time."""
+    referee.reader.cache_clear()
+    before = torch.get_rng_state()
+    first = faces.project(fresh[1][:4])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(faces.project(fresh[1][:4]).knobs, first.knobs)
+
+
+def test_the_stored_reader_is_small_and_near():
+    knobs = faces.sample_knobs(200, seed=77)
+    network = referee.reader(torch.device("cpu"))
+    for size, gray in ((16, False), (32, True), (64, False)):
+        read = network(referee.as_read(faces.render(knobs, size, gray)))
+        assert (read - knobs).square().mean() < 0.005  # a third for a constant guess
+    assert (store.PRETRAINED / referee.STORED).stat().st_size < 200_000
 
 
 def test_every_knob_can_be_read_from_32_pixels():

@@ -131,6 +131,8 @@ SIBLINGS = {
     "models": {"nets"},
     "steps": {"models", "losses"},
     "data": {"sources"},
+    "faces": {"referee"},  # inside a function: the referee draws with faces
+    "referee": {"faces", "nets", "store"},
     "metrics": {"faces", "losses", "nets"},
     "sources": {"faces"},
     "checks": {"plot", "faces", "losses", "metrics", "store"},
