@@ -273,6 +273,19 @@ def test_project_names_starts_out_of_range(starts):
         faces.project(torch.zeros(1, 3, 16, 16), starts=starts)
 
 
+def test_project_spends_no_extra_starts_on_rounded_pixels(monkeypatch):
+    """Eight bits a pixel leave 0.0011, no more than a missed face may leave."""
+    images = faces.render(faces.sample_knobs(32, seed=1), 32)
+    drawn = []
+    render = faces.render
+    monkeypatch.setattr(
+        referee, "render", lambda k, *a, **b: drawn.append(len(k)) or render(k, *a, **b)
+    )
+    found = faces.project((images * 255).round() / 255)
+    assert 0.001 < found.distance.median() < 0.0012
+    assert sum(drawn) / len(images) < 80
+
+
 def test_more_starts_find_no_farther_faces(fresh):
     _, images = fresh
     ghosts = (images[:24] + images[24:48]) / 2
