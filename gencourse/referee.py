@@ -17,9 +17,9 @@ from gencourse import nets, store
 from gencourse.faces import KNOBS, OPENING, SMALLEST, SMILE, render, sample_knobs
 
 STORED, SIZE = "knob_reader.safetensors", 32  # the network, and what it reads
-# Mean squared errors: of a face that was found, of one that was missed at most, and of
-# an image that is probably no face at least.
-FOUND, MISSED, FAR = 1e-9, 0.001**2, 0.01**2
+# Mean squared errors: at most that of a face found, at least that of a face missed,
+# what needs other starts, what is no face.
+FOUND, MISSED, FAR, NO_FACE = 1e-9, 0.001**2, 0.01**2, 0.02**2
 
 
 def nearest(images: Tensor, starts: int) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,7 @@ def nearest(images: Tensor, starts: int) -> tuple[Tensor, Tensor]:
         improve(far, _best_starts(images[far], knobs[far], starts), rounds=6)
     # A face that was missed, mostly by its mouth or eyes, leaves a residual that sticks
     # out in a few pixels. Noise is everywhere, and more starts would not lessen it.
-    rows = ((error > MISSED) & (error <= FAR)).nonzero()[:, 0]
+    rows = ((error > MISSED) & (error < NO_FACE)).nonzero()[:, 0]
     drawn = render(knobs[rows], images.shape[-1], images.shape[1] == 1)
     peak = (drawn - images[rows]).abs().flatten(1).amax(1)
     rows = rows[peak > 5 * error[rows].sqrt()]
