@@ -316,9 +316,9 @@ def nearer_to_training(
         interval holds for varied samples: those of a model stuck on one face share
         one neighbor, and get 0 or 1 by chance.
 
-    Source: Platzer & Reutterer 2021, "Holdout-Based Empirical Assessment of Mixed-Type
-    Synthetic Data"; Meehan et al. 2020, "A Non-Parametric Test to Detect Data-Copying
-    in Generative Models". Taught in: lesson 05.
+    Source: after Meehan et al. 2020, "A Non-Parametric Test to Detect Data-Copying in
+    Generative Models" (who compare the distances of samples and held-out images to the
+    training set). Taught in: lesson 05.
     """
     _check(
         samples=(samples, "N, ..."),
