@@ -7,6 +7,7 @@
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 CPU ?=
+GPU ?=
 LESSON ?=
 LAB_ARGS ?=
 # Two files of tests, or two lessons, at a time; each on its own from top to bottom.
@@ -14,7 +15,8 @@ TWO_AT_ONCE := --numprocesses=2 --dist=loadfile
 
 PY := .venv/bin/python
 READY := .venv/ready
-SETUP = tools/setup/setup_env.py --constraints="$(CONSTRAINTS)" --cpu="$(CPU)"
+SETUP = tools/setup/setup_env.py --constraints="$(CONSTRAINTS)" --cpu="$(CPU)" \
+  --gpu="$(GPU)" --keep="$(filter-out file,$(origin PYTHON))"
 
 # Idle OpenMP threads soon sleep instead of spinning: otherwise two notebooks that train
 # at the same time on two cores would slow each other down ten times and more.
@@ -39,8 +41,9 @@ help:
 	@echo "Tests: make unit, make test-browser (site, slides, all lessons in JupyterLab;"
 	@echo "needs Chromium), make bench (speed and quality, about 20 minutes)."
 	@echo
-	@echo "Options for the first set-up: PYTHON=python3.12 (which Python to use), CPU=1"
-	@echo "(the small build of torch for computers without an NVIDIA GPU)."
+	@echo "Options for the first set-up: PYTHON=python3.12 (which Python to use), GPU=1 or"
+	@echo "CPU=1 (which build of torch; by itself, Linux without an NVIDIA GPU gets the"
+	@echo "small one)."
 
 # A folder that was moved, or a Python that is gone, needs a new set-up.
 ifneq ($(shell $(PY) -c "" 2>/dev/null && cat $(READY) 2>/dev/null),$(CURDIR))
