@@ -1,8 +1,8 @@
 # Each target sets up what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test lessons notebooks html student clean slides nbgrader lint format \
-  unit test-browser bench distclean
+.PHONY: help lab test lessons notebooks html student clean slides handout pdf nbgrader \
+  lint format unit test-browser bench distclean
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
@@ -35,6 +35,8 @@ help:
 	@echo "make notebooks  run the lessons, clean them and store them (LESSON=02 for one)"
 	@echo "make html       the web site, from the stored lessons, in build/html/"
 	@echo "make student    the lessons without solutions and outputs, in build/student/"
+	@echo "make handout    one zip for a class: those, the package, and its set-up"
+	@echo "make pdf        all lessons as one book, build/gencourse.pdf (needs Chromium)"
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
 	@echo "Editions: make slides, make nbgrader.  Style: make lint, make format."
@@ -78,8 +80,11 @@ notebooks: $(READY)
 html: .venv/docs
 	@$(PY) -m tools.publish.site
 
-student nbgrader: $(READY)
+student handout nbgrader: $(READY)
 	@$(PY) -m tools.publish.editions $@
+
+pdf: .venv/docs .venv/browser
+	@$(PY) -m tools.publish.book
 
 slides: .venv/slides
 	@$(PY) -m tools.publish.editions slides

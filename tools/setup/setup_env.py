@@ -105,7 +105,7 @@ c.IPKernelApp.log_level = "CRITICAL"
 def suitable_python(version=None, keep=False):
     """Return a Python that can run the course: this one, or another one on PATH.
 
-    The newest gives way to an older one that is there, unless the user named it (`keep`).
+    The newest gives way to an older one on PATH, unless the user named it (`keep`).
     """
     version = version or sys.version_info[:3]
     if version[:2] in VERSIONS and (keep or version[:2] != SEARCH[-1]):
