@@ -253,6 +253,13 @@ def test_references_hold_every_paper_of_every_lesson(course):
     assert compared > 30
 
 
+def test_the_glossary_can_be_searched_by_every_name():
+    text = "latent space · 潜在空间 (潜空间, 隐空间)\n  The space · of it.\n\nnat · 奈特\n  N."
+    assert site.glossary(text) == (
+        "latent space\n潜在空间\n潜空间\n隐空间\n  The space · of it.\n\nnat\n奈特\n  N."
+    )
+
+
 def test_the_glossary_has_the_words_of_the_course(course):
     text = (ROOT / "docs/glossary.md").read_text("utf-8")
     found = re.findall(r"^(\S.*) · (.*[\u4e00-\u9fff].*)\n  ", text, re.M)

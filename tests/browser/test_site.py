@@ -186,7 +186,8 @@ def test_from_a_lesson_to_the_next_and_back_to_the_start(site, open_page):
     ("where", "words", "title"),
     [
         ("folder", "reparameterization", "03 · The variational"),
-        ("server", "重参数化技巧", "Glossary"),
+        ("server", "重参数化技巧", "重参数化技巧"),
+        ("folder", "潜空间", "潜空间"),
     ],
 )
 def test_search(where, words, title, site, server, open_page):

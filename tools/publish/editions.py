@@ -86,8 +86,8 @@ On Linux and macOS, with Python 3.11 to 3.14 and `make`, in this folder:
 
     make lab
 
-It sets everything up in `.venv` (once; a few minutes) and opens the course in JupyterLab.
-On Windows, in PowerShell:
+It sets everything up in `.venv` (once; a few minutes) and opens the course in
+JupyterLab. On Windows, in PowerShell:
 
     py -3.12 -m venv .venv
     .venv\\Scripts\\python -m pip install -c constraints.txt -e ".[dev]"

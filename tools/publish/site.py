@@ -285,6 +285,19 @@ def module_page(name: str) -> str:
     return page
 
 
+def glossary(text: str) -> str:
+    """Give each name of a term a line, so that the search leads to it by any of them.
+
+    The file has `latent space · 潜在空间 (潜空间, 隐空间)`: English, Chinese, synonyms.
+    """
+
+    def names(match: re.Match) -> str:
+        english, chinese, synonyms = match.groups()
+        return "\n".join([english, chinese, *(synonyms or "").split(", ")]).strip()
+
+    return re.sub(r"^(\S.*) · (\S+)(?: \((.+)\))?$", names, text, flags=re.M)
+
+
 # --- docstrings -----------------------------------------------------------------------
 
 
@@ -335,6 +348,8 @@ def prepare(target: Path) -> None:
         text = path.read_text(encoding="utf-8")
         for mark, words in filled.items():
             text = text.replace(mark, words)
+        if path.name == "glossary.md":
+            text = glossary(text)
         text = relink(text, f"docs/{path.name}", path.name, course)
         command.write(text, target / path.name)
     for name in modules:
