@@ -186,14 +186,21 @@ def test_from_a_lesson_to_the_next_and_back_to_the_start(site, open_page):
     ("where", "words", "title"),
     [
         ("folder", "reparameterization", "03 · The variational"),
-        ("server", "重参数化技巧", "重参数化技巧"),
-        ("folder", "潜空间", "潜空间"),
+        ("server", "重参数化技巧", "Glossary"),
     ],
 )
 def test_search(where, words, title, site, server, open_page):
     start = site.as_uri() if where == "folder" else server
     page = open_page(f"{start}/search.html?q={quote(words)}")
     page.locator("#search-results li a", has_text=title).first.wait_for()
+
+
+@pytest.mark.parametrize("words", ["潜在空间", "潜空间", "latent space"])
+def test_search_leads_to_the_entry_of_the_glossary(words, site, open_page):
+    page = open_page(f"{site.as_uri()}/search.html?q={quote(words)}")
+    page.locator("#search-results li a[href*='#term-']").first.click()
+    place = page.locator(f"[id='{urlsplit(page.url).fragment}']")
+    assert words in place.inner_text()
 
 
 def test_search_from_a_page(site, open_page):

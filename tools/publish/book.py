@@ -1,7 +1,7 @@
 """Print all lessons as one book, build/gencourse.pdf. Called by `make pdf`.
 
 Sphinx puts the pages of the web site on a single one, and Chromium, without a window,
-prints it. Solutions and results are unfolded; code that only draws stays folded.
+prints it. Solutions and results are unfolded; code that only draws is left out.
 """
 
 import os
@@ -33,10 +33,10 @@ the same text and code, ready to run.
 STYLE = """
 .bd-header, .bd-header-article, .bd-sidebar, .bd-sidebar-primary,
 .bd-sidebar-secondary, .headerlink, .bd-footer, .prev-next-footer,
-details.hide.below-input > summary, button.copybtn { display: none !important; }
-.bd-article h1 { break-before: page; }
-.bd-article > section > h1 { break-before: avoid; }
-h1, h2, h3 { break-after: avoid; }
+details:not([open]), button.copybtn { display: none !important; }
+span[id^="document-"] + section { break-before: page; }
+h1, h2, h3, h4 { break-after: avoid; }
+mjx-container > svg { max-width: 100%; }
 img, svg, table, pre { break-inside: avoid; }
 pre { white-space: pre-wrap; }
 """
