@@ -1,6 +1,9 @@
 """Student edition, slides and assignments, made from the stored lessons."""
 
+import ast
 import re
+import subprocess
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -137,6 +140,60 @@ def test_a_link_that_students_could_not_follow_is_refused(lesson, tmp_path):
     notebooks.write(nb, lesson / "01_lesson.ipynb")
     with pytest.raises(Failure, match=r"01_lesson.*'\.\./tools/measure/compare\.py'"):
         editions.student(lesson, tmp_path / "student")
+
+
+# --- one zip for a class --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def handed_out(tmp_path_factory):
+    """The files of the zip, by their paths in it."""
+    target = tmp_path_factory.mktemp("handout")
+    editions.handout(FOLDER, target / "out")
+    with zipfile.ZipFile(target / "out/gencourse.zip") as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        return {name.removeprefix("gencourse/"): archive.read(name) for name in names}
+
+
+def test_a_handout_has_what_the_set_up_needs(handed_out):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md"):
+        assert name in handed_out
+    for path in (ROOT / "tools/setup").glob("*.py"):
+        assert f"tools/setup/{path.name}" in handed_out
+    kept = subprocess.check_output(
+        ["git", "ls-files", "gencourse"], cwd=ROOT, text=True
+    )
+    assert set(kept.split()) <= set(handed_out)
+    assert {f"notebooks/{path.name}" for path in STORED} <= set(handed_out)
+    assert not [n for n in handed_out if n.startswith("tests/") or "__pycache__" in n]
+
+
+def test_a_handout_has_no_solution(handed_out):
+    """No solution cell, and no function of one, is in any file."""
+    texts = {n: b.decode("utf-8", "replace") for n, b in handed_out.items()}
+    functions = {}
+    for name, text in texts.items():
+        assert "olution of exercise" not in text, name
+        if name.startswith("notebooks/") and name.endswith(".ipynb"):
+            assert "checks.solution" not in text, name
+        if name.endswith(".py"):
+            functions |= dict.fromkeys(bodies(text), name)
+    solved = 0
+    for path in LESSONS:
+        for cell in notebooks.read(path).cells:
+            if "solution" in notebooks.tags(cell):
+                found = [functions[b] for b in bodies(cell.source) if b in functions]
+                assert found == [], f"{path.name}: {cell.source}"
+                solved += 1
+    assert solved >= 20
+
+
+def bodies(source):
+    """The bodies of the functions in a source, without docstrings, in one form."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            skip = ast.get_docstring(node) is not None
+            yield "\n".join(map(ast.unparse, node.body[skip:]))
 
 
 # --- slides ---------------------------------------------------------------------------
