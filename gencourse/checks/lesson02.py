@@ -169,8 +169,8 @@ def price_of_a_shift(trial, answer):
         "Only you can grade the sentence. Ours: the first pixel, which nobody sees, "
         f"costs {want[1]:.0f} already, and the second about as much again, because "
         "edges move; in a smooth image a small shift would cost almost nothing. Far "
-        f"away the curve flattens ({want[8]:.0f}, not {8 * want[1]:.0f}): there the loss "
-        "hardly says in which direction to move."
+        f"away the curve flattens ({want[8]:.0f}, not {8 * want[1]:.0f}): there the "
+        "loss hardly says in which direction to move."
     )
 
 
