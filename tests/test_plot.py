@@ -412,11 +412,14 @@ def test_canvas_gives_its_picture_only_when_drawn():
     [("both", [True, True]), ("compress", [True, False]), ("generate", [False, True])],
 )
 def test_map_of_the_course(highlight, seen):
-    picture = plot.map_of_the_course(highlight, images=torch.zeros(5, 1, 56, 56))
+    picture = plot.map_of_the_course(
+        highlight, images=torch.zeros(5, 1, 48, 48), numbers=(3072, 16)
+    )
     arrows = [(0, 0x72, 0xB2), (0xD5, 0x5E, 0)]  # blue and orange, or pale
     counts = [(pixels(picture) == color).all(2).sum() for color in arrows]
     assert [count > 500 for count in counts] == seen
-    assert f"Highlighted: {highlight}" in picture.alt
+    for text in (f"Highlighted: {highlight}", "space, 3,072", "space, 16"):
+        assert text in picture.alt
 
 
 def test_map_of_the_course_names_an_unknown_arrow():

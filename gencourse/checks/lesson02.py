@@ -120,7 +120,8 @@ def mean_for_sum(trial, answer):
         compare(got, want, mistakes, "the loss")
     return (
         "Alone, the two differ by a constant factor, which Adam hardly notices. Beside "
-        "a second term (lesson 03) the factor is its weight: 12,288 at 64 x 64 x 3."
+        "a second term (lesson 03) it multiplies the weight of that term, by 12,288 at "
+        "64 x 64 x 3."
     )
 
 
@@ -165,9 +166,11 @@ def price_of_a_shift(trial, answer):
     }
     match_curve(points, s, want, mistakes)
     return (
-        "Only you can grade the sentence. Ours: the price grows almost in proportion "
-        f"to the shift from the first pixel on, which nobody sees and which costs "
-        f"{want[1]:.0f} already."
+        "Only you can grade the sentence. Ours: the first pixel, which nobody sees, "
+        f"costs {want[1]:.0f} already, and the second about as much again, because "
+        "edges move; in a smooth image a small shift would cost almost nothing. Far "
+        f"away the curve flattens ({want[8]:.0f}, not {8 * want[1]:.0f}): there the "
+        "loss hardly says in which direction to move."
     )
 
 
