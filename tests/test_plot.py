@@ -49,6 +49,7 @@ def one_of_each() -> dict[str, plot.Picture]:
         "heat": plot.heat([[1.0, 0.5]], ["r"], ["c", "d"], low=0, high=1, alt=ALT),
         "panels": plot.scatter_map(x[0, 0, :, :2], panels={"a": x[0, 0, 0]}, alt=ALT),
         "course": plot.map_of_the_course("generate", images=x),
+        "turns": plot.two_players(),
     }
 
 
@@ -425,6 +426,13 @@ def test_map_of_the_course(highlight, seen):
 def test_map_of_the_course_names_an_unknown_arrow():
     with pytest.raises(ValueError, match="highlight='up'.*compress"):
         plot.map_of_the_course("up", images=torch.zeros(5, 1, 56, 56))
+
+
+def test_two_players_has_a_color_for_each_turn():
+    picture = plot.two_players()
+    for color in ((0, 0x72, 0xB2), (0xD5, 0x5E, 0)):  # who learns, and its gradient
+        assert (pixels(picture) == color).all(2).sum() > 5000
+    assert "cut" in picture.alt
 
 
 # --- sliders --------------------------------------------------------------------------
