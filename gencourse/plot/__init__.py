@@ -10,6 +10,7 @@ from gencourse.plot.course_map import map_of_the_course
 from gencourse.plot.images import grid, pairs
 from gencourse.plot.picture import BLACK, BLUE, GRAY, GREEN, ORANGE, Picture, canvas
 from gencourse.plot.sliders import explorer
+from gencourse.plot.vae_diagram import vae_diagram
 
 __all__ = [
     "BLACK",
@@ -28,4 +29,5 @@ __all__ = [
     "map_of_the_course",
     "pairs",
     "scatter_map",
+    "vae_diagram",
 ]
