@@ -49,6 +49,7 @@ def one_of_each() -> dict[str, plot.Picture]:
         "heat": plot.heat([[1.0, 0.5]], ["r"], ["c", "d"], low=0, high=1, alt=ALT),
         "panels": plot.scatter_map(x[0, 0, :, :2], panels={"a": x[0, 0, 0]}, alt=ALT),
         "course": plot.map_of_the_course("generate", images=x),
+        "vae": plot.vae_diagram(x[:1], x[:1]),
     }
 
 
