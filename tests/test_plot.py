@@ -50,6 +50,7 @@ def one_of_each() -> dict[str, plot.Picture]:
         "panels": plot.scatter_map(x[0, 0, :, :2], panels={"a": x[0, 0, 0]}, alt=ALT),
         "course": plot.map_of_the_course("generate", images=x),
         "turns": plot.two_players(),
+        "vae": plot.vae_diagram(x[:1], x[:1]),
     }
 
 

@@ -429,6 +429,13 @@ def test_a_lesson_that_fails_is_left_as_it_was(lessons):
     assert path.read_bytes() == before
 
 
+def test_an_appendix_has_a_number_of_its_own(lessons):
+    (lessons / "01b_appendix.ipynb").touch()
+    assert [path.stem for path in notebooks.lessons("01", lessons)] == ["01_a"]
+    assert [path.stem for path in notebooks.lessons("01b", lessons)] == ["01b_appendix"]
+    assert len(notebooks.lessons("", lessons)) == 2
+
+
 def test_an_unknown_lesson_is_named(lessons):
-    with pytest.raises(Failure, match=r"07\*\.ipynb"):
+    with pytest.raises(Failure, match=r"07_\*\.ipynb"):
         notebooks.store("07")

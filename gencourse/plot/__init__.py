@@ -11,6 +11,7 @@ from gencourse.plot.images import grid, pairs
 from gencourse.plot.picture import BLACK, BLUE, GRAY, GREEN, ORANGE, Picture, canvas
 from gencourse.plot.sliders import explorer
 from gencourse.plot.two_players import two_players
+from gencourse.plot.vae_diagram import vae_diagram
 
 __all__ = [
     "BLACK",
@@ -30,4 +31,5 @@ __all__ = [
     "pairs",
     "scatter_map",
     "two_players",
+    "vae_diagram",
 ]
