@@ -358,15 +358,15 @@ def test_the_picture_is_shown_even_if_it_is_wrong(monkeypatch):
 
 # --- a check within an answer ---------------------------------------------------------
 def test_a_check_inside_the_answer_is_reported():
-    def log10_images(size, channels, levels):
-        checks.check("1.2", log10_images)
-        return channels * size**2 * math.log10(levels)
+    def log10_chance(n, levels, slack, log10_faces):
+        checks.check("1.2", log10_chance)
+        return log10_faces + n * math.log10((2 * slack + 1) / levels)
 
-    def swallows(size, channels, levels):
+    def swallows(n, levels, slack, log10_faces):
         try:
             checks.solution("1.2", swallows)
         except Exception:
-            return channels * size**2 * math.log10(levels)
+            return log10_faces + n * math.log10((2 * slack + 1) / levels)
 
     def forgets_return(mu, logvar):
         checks.check("1.1", 0.02)
@@ -381,7 +381,7 @@ def test_a_check_inside_the_answer_is_reported():
             checks.check("4.4", Norm)
 
     for number, answer in [
-        ("1.2", log10_images),
+        ("1.2", log10_chance),
         ("1.2", swallows),
         ("3.3", forgets_return),
         ("1.5", draws),
@@ -393,12 +393,12 @@ def test_a_check_inside_the_answer_is_reported():
 
 
 def test_a_check_that_only_the_answer_calls_is_an_error():
-    def log10_images(size, channels, levels):
-        checks.check("1.2", log10_images)
-        return channels * size**2 * math.log10(levels)
+    def log10_chance(n, levels, slack, log10_faces):
+        checks.check("1.2", log10_chance)
+        return log10_faces + n * math.log10((2 * slack + 1) / levels)
 
     with pytest.raises(RuntimeError, match="left margin"):
-        log10_images(8, 1, 17)
+        log10_chance(64, 17, 1, 4)
 
 
 def test_a_hint_inside_the_answer_is_fine():
@@ -451,9 +451,9 @@ def test_what_never_ends_is_stopped(monkeypatch, answer):
 def test_all_runs_of_one_check_share_the_time(monkeypatch):
     left = []
 
-    def answer(size, channels, levels):
+    def answer(n, levels, slack, log10_faces):
         left.append(signal.getitimer(signal.ITIMER_REAL)[0])
-        return channels * size**2 * math.log10(levels)
+        return log10_faces + n * math.log10((2 * slack + 1) / levels)
 
     assert checks.check("1.2", answer)
     assert left == sorted(left, reverse=True) and len(set(left)) == len(left) > 1
