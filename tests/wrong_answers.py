@@ -70,7 +70,7 @@ axes.plot({})"""
     + LABELS
 )
 LAST = "frozen[:, k:] = 0"
-IMAGES = "faces.render(frozen, 32)"
+IMAGES = "faces.render(frozen, 16)"
 DENOISE = """
 x_hat = model(x + sigma * torch.randn_like(x))
 loss = losses.squared_error(x, x_hat).mean()
@@ -108,7 +108,7 @@ WRONG = {
         ("float('nan')", "Expected one number"),
     ],
     "1.2": [
-        ("return log10_faces + n_values * math.log((2 * slack + 1) / levels)", "is right"),
+        ("return log10_faces + n_values * math.log((2 * slack + 1) / levels)", "natural logarithm"),
         ("return (math.log(10**log10_faces) + n_values * math.log((2 * slack + 1) / levels))", "is right"),
         ("return n_values * math.log10((2 * slack + 1) / levels)", "single face"),
         ("return n_values * math.log10((2 * slack + 1) / levels) - log10_faces", "not less likely"),
@@ -167,7 +167,7 @@ WRONG = {
         (FREEZE.format(LAST, IMAGES, "d, m"), "swapped"),
         (FREEZE.format(LAST, "frozen", "m, d"), "dimension of the knobs"),
         (FREEZE.format("frozen[:, : 8 - k] = 0", IMAGES, "m, d"), "first knobs"),
-        (FREEZE.format(LAST, "faces.render(knobs, 32)", "m, d"), "does not change"),
+        (FREEZE.format(LAST, "faces.render(knobs, 16)", "m, d"), "does not change"),
         (FREEZE.replace("knobs.clone()", "knobs").format(LAST, IMAGES, "m, d"), "freeze a copy"),
         (FREEZE.format("frozen[:, k:] = 1", IMAGES, "m, d"), "heights are not"),
         (FREEZE.replace("range(3, 9)", "range(3, 8)").format(LAST, IMAGES, "m, d"), "6 points"),
@@ -241,8 +241,9 @@ WRONG = {
     "2.6": [
         (DENOISE.replace("sigma * torch.randn_like(x)", "0"), "where is the noise"),
         (DENOISE.replace("randn_like(x)", "randn(x.shape[1])"), "same noise"),
-        (DENOISE.replace("randn_like", "rand_like"), "centered"),
-        (DENOISE.replace("sigma *", "sigma**2 *"), "deviations are"),
+        (DENOISE.replace("randn_like", "rand_like"), "not 0"),
+        (DENOISE.replace("torch.randn_like(x)", "12**0.5 * (torch.rand_like(x) - 0.5)"), "not Gaussian"),
+        (DENOISE.replace("sigma *", "sigma**2 *"), "deviation of 0.09"),
         (DENOISE.replace("x_hat = model(x +", "x = x +").replace("randn_like(x))", "randn_like(x)\nx_hat = model(x)"), "*noisy* images"),
         (DENOISE.replace("optimizer.zero_grad()\n", ""), "zero_grad"),
         (DENOISE.replace("optimizer.step()\n", ""), "not changed"),

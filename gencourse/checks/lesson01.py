@@ -275,7 +275,7 @@ def what_pca_keeps(trial, answer):
         "Work on a copy, knobs.clone(), or the next round finds the knobs of this one "
         "already frozen. The last 8 - m knobs are frozen[:, m:].",
         "for m in (3, ..., 8): frozen = knobs.clone(); frozen[:, m:] = 0; d, _ = "
-        "metrics.two_nn_dimension(faces.render(frozen, 32)). Then axes.plot(m, d).",
+        "metrics.two_nn_dimension(faces.render(frozen, 16)). Then axes.plot(m, d).",
     ),
 )
 def freeze_the_knobs(trial, answer):
@@ -287,7 +287,7 @@ def freeze_the_knobs(trial, answer):
         for m in moving:
             frozen = torch.zeros_like(knobs)
             frozen[:, keep(m)] = knobs[:, keep(m)]
-            points = faces.render(frozen, 32) if of_images else frozen
+            points = faces.render(frozen, 16) if of_images else frozen
             found.append(metrics.two_nn_dimension(points)[0])
         return found
 

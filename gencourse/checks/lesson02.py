@@ -1,7 +1,6 @@
 """The exercises of lesson 02, with their hints and the wrong answers that they know."""
 
 import copy
-import math
 
 import torch
 
@@ -16,7 +15,7 @@ from gencourse.checks.compare import (
     scalar,
 )
 from gencourse.checks.drawing import drawn, match_curve
-from gencourse.checks.draws import draws_of, judge_gaussian, refuse_other_shapes
+from gencourse.checks.draws import draws_of, refuse_other_shapes
 from gencourse.checks.exercise import exercise
 
 
@@ -285,7 +284,17 @@ def denoising_step(trial, answer):
         raise Wrong("The model has seen the clean images: where is the noise?")
     if (noise[1:] - noise[:1]).abs().max() < 1e-6:
         raise Wrong("All images got the same noise: draw it for each value.")
-    judge_gaussian(noise, torch.zeros(6), torch.full((6,), 2 * math.log(sigma)))
+    if noise.mean().abs() > 0.02:
+        raise Wrong(
+            f"The mean of the noise is {noise.mean():.2f}, not 0: take "
+            "torch.randn_like."
+        )
+    if (noise.std() / sigma - 1).abs() > 0.05:
+        raise Wrong(
+            f"The noise has a deviation of {noise.std():.2f}; sigma is {sigma:g}."
+        )
+    if ((noise / sigma).pow(4).mean() - 3).abs() > 0.5:
+        raise Wrong("The noise is not Gaussian: take torch.randn_like.")
     got = _weights(model)
     if torch.equal(got, old):
         raise Wrong(
