@@ -1,0 +1,169 @@
+"""Which claims of a lesson can fail: its `ok:` lines, run where they should not hold.
+
+python -m tools.measure.claims [02] [--under untrained shuffled]
+
+A lesson is run again, in memory, under one condition at a time:
+
+seed 1, 2, 3   other random numbers: every claim must hold
+untrained      Adam and SGD change nothing, stored models have random weights
+shuffled       `data.load` takes each pixel value from another image
+rival          a rival stands in the place of the winner (RIVALS)
+
+What scikit-learn fits, and the judges in `metrics`, which AdamW trains, learn always.
+Runs are kept in build/claims/ until the lesson changes; docs/claims.md has the table.
+"""
+
+import ast
+import json
+import multiprocessing
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from gencourse import data, store, train
+from tools import command
+from tools.publish import notebooks
+from tools.publish.notebooks import tags
+
+KEPT = notebooks.ROOT / "build/claims"
+PAGE = notebooks.ROOT / "docs/claims.md"
+STEPS = 20  # untrained: as good as any number of steps that do nothing
+CONDITIONS = ["seed 1", "seed 2", "seed 3", "untrained", "shuffled", "rival"]
+RIVALS = {"02": [("GaussianMixture(20", "GaussianMixture(1")]}  # one Gaussian
+INTRODUCTION = """\
+# What each claim hangs on
+
+Beside each sentence about a result stands a cell that asserts it and prints `ok:`. An
+assertion is worth something only if it can fail. So each lesson also runs with other
+seeds, where every claim must hold, and where claims about learning must not: with
+optimizers that change nothing and stored models that have forgotten everything
+(*untrained*), with pixel values that come from many images (*shuffled*), with a rival
+in the place of the winner (*rival*). What always holds is an identity or about data.
+`python -m tools.measure.claims` writes this page.
+"""
+
+
+def switch_learning_off() -> None:
+    fit, pretrained = train.fit, store.pretrained
+
+    def short_fit(*given, steps=STEPS, **others):
+        return fit(*given, steps=min(steps, STEPS), **others)
+
+    def forgetful(*which):
+        model = pretrained(*which)
+        for part in model.modules():
+            getattr(part, "reset_parameters", lambda: None)()
+        return model
+
+    torch.optim.Adam.step = torch.optim.SGD.step = lambda self, closure=None: None
+    train.fit, store.pretrained = short_fit, forgetful
+
+
+def shuffle_data() -> None:
+    def shuffled(*which, load=data.load, **others):
+        loaded = load(*which, **others)
+        for images in (loaded.train, loaded.test):
+            order = torch.rand(images.pixels.shape).argsort(0)
+            images.pixels = images.pixels.gather(0, order)
+        return loaded
+
+    data.load = shuffled
+
+
+class Noting(ast.NodeTransformer):
+    """Let `_failed(condition)` note an assertion that fails, and the cell go on."""
+
+    def visit_Assert(self, node: ast.Assert | ast.Expr) -> ast.Try:
+        text = ast.unparse(getattr(node, "test", node))
+        (tried,) = ast.parse(f"try: _\nexcept AssertionError: _failed({text!r})").body
+        tried.body = [node]
+        return tried
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:  # torch.testing.assert_close
+        return self.visit_Assert(node) if "assert_" in ast.unparse(node) else node
+
+
+def lesson_code(path: Path) -> list:
+    exercises = {"exercise", "solution"}
+    cells = notebooks.read(path).cells
+    return [c for c in cells if c.cell_type == "code" and not exercises & tags(c)]
+
+
+def kept(path: Path, condition: str) -> tuple[Path, dict]:
+    """Return where the run of a lesson is kept, and the claims that it has found."""
+    file = KEPT / f"{path.stem}, {condition}.json"
+    run = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    unchanged = run.get("source") == [cell.source for cell in lesson_code(path)]
+    return file, run["claims"] if unchanged else {}
+
+
+def measure(path: Path, condition: str) -> None:
+    """Run a lesson; keep, for each of its `ok:` lines, which conditions failed."""
+    {"untrained": switch_learning_off, "shuffled": shuffle_data}.get(condition, int)()
+    swaps = RIVALS.get(path.name[:2], []) if condition == "rival" else []
+    cells, claims, failed = lesson_code(path), {}, []
+    space = {"_failed": failed.append, "display": lambda *_: None}
+    sys.displayhook = lambda value: None
+    os.chdir(notebooks.FOLDER)
+
+    def note(cell_id: str, *values, **_) -> None:
+        if values and str(values[0]).startswith("ok:"):
+            number = sum(key.startswith(cell_id) for key in claims)
+            claims[f"{cell_id}.{number}"] = "; ".join(failed)
+            failed.clear()
+
+    for cell in cells:
+        source = cell.source
+        for old, new in swaps:
+            source = source.replace(old, new)
+        tree = ast.fix_missing_locations(Noting().visit(ast.parse(source)))
+        space["print"] = partial(note, cell.id)
+        failed.clear()
+        try:
+            exec(compile(ast.Interactive(tree.body), cell.id, "single"), space)
+        except Exception as error:  # the claims of this cell are not reached
+            print(f"  {cell.id} stopped: {type(error).__name__}: {error}", flush=True)
+        if "parameters" in tags(cell) and condition.startswith("seed"):
+            space["SEED"] += int(condition[-1])
+    run = {"source": [cell.source for cell in cells], "claims": claims}
+    command.write(json.dumps(run, indent=1), kept(path, condition)[0])
+
+
+def table(path: Path) -> str:
+    """Return a lesson's claims, and whether they hold under each condition."""
+    runs = [kept(path, condition)[1] for condition in CONDITIONS]
+    head = f"| claim | {' | '.join(CONDITIONS)} |\n{'| --- ' * (len(runs) + 1)}|"
+    rows = [f"\n## {notebooks.heading(notebooks.read(path))[0]}\n", head]
+    for cell in lesson_code(path):
+        lines = [x for x in notebooks.printed(cell).splitlines() if x.startswith("ok:")]
+        for number, line in enumerate(lines):
+            rows.append("| " + line[4:].replace("|", "\\|"))
+            for run in runs:
+                fails = "**fails**" if run.get(f"{cell.id}.{number}", "-") else "holds"
+                rows[-1] += f" | {fails if run else '–'}"
+    return "\n".join(rows) + "\n" if any(runs) else ""
+
+
+def main() -> None:
+    parser = command.parser(__doc__)
+    parser.add_argument("lesson", nargs="?", default="", help="02, say; default: all")
+    parser.add_argument("--under", nargs="+", choices=CONDITIONS, default=CONDITIONS)
+    args = parser.parse_args()
+    # What a condition changes ends with its process.
+    process = multiprocessing.get_context("spawn").Process
+    for path in notebooks.lessons(args.lesson):
+        for condition in args.under:
+            idle = condition == "rival" and path.name[:2] not in RIVALS
+            if not idle and not kept(path, condition)[1]:
+                print(f"{path.stem}, {condition}", flush=True)
+                work = process(target=measure, args=(path, condition))
+                work.start()
+                work.join()
+    command.write(INTRODUCTION + "".join(map(table, notebooks.lessons())), PAGE)
+
+
+if __name__ == "__main__":
+    command.run(main)
