@@ -54,7 +54,9 @@ class Verdict:
         from IPython.display import display
 
         if self.fold:
-            _show_folded(self.fold, *filter(None, [self.picture]), self.text)
+            if self.picture is not None:
+                _show_folded(f"{self.fold}: the picture", self.picture)
+            _show_folded(self.fold, self.text)
             return
         if self.picture is not None:
             display(self.picture)
@@ -111,7 +113,9 @@ def solution(number: str, *answers: Any) -> Verdict:
     if not verdict:
         raise AssertionError(f"the solution fails: {verdict.text}") from verdict.error
     text = verdict.text.replace("right.", "this solution is right.", 1)
-    return Verdict(text, True, verdict.picture, fold=f"Solution of exercise {number}")
+    return Verdict(
+        text, True, verdict.picture, fold=f"Exercise {number}: what the solution gives"
+    )
 
 
 @contextmanager
@@ -127,7 +131,7 @@ def reveal(number: str) -> Iterator[None]:
     number, printed = _find(number).number, StringIO()
     with redirect_stdout(printed):
         yield
-    _show_folded(f"Result of the experiment of exercise {number}", printed.getvalue())
+    _show_folded(f"Exercise {number}: what the experiment gives", printed.getvalue())
 
 
 def hint(number: str, level: int = 0) -> Verdict:
@@ -246,13 +250,12 @@ def _what_was_raised(error: BaseException) -> str:
     return "\n".join([_wrap(summary), *places[-5:]])
 
 
-def _show_folded(title: str, *contents: Any) -> None:
+def _show_folded(title: str, content: Any) -> None:
     from IPython.display import display
 
     from gencourse import plot
 
-    for content in contents:
-        display(plot.Folded(title, content))
+    display(plot.Folded(title, content))
 
 
 def _wrap(text: str) -> str:
