@@ -20,6 +20,7 @@ from gencourse import checks, faces, losses, metrics, plot
 NOTEBOOKS = sorted(
     (Path(__file__).resolve().parent.parent / "notebooks").glob("0[1-5]_*.ipynb")
 )
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NUMBERS = [n for lesson in checks.LESSONS for n in checks._of_lesson(lesson)]
 
 
@@ -354,6 +355,46 @@ def test_the_picture_is_shown_even_if_it_is_wrong(monkeypatch):
     verdict._ipython_display_()
     assert isinstance(shown[0], plot.Picture) and shown[0] is verdict.picture
     assert checks.check("3.1", 5).picture is None
+
+
+# --- what stays folded ----------------------------------------------------------------
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed: a list of bundles, MIME type -> content."""
+    import IPython.display
+
+    bundles = []
+    monkeypatch.setattr(
+        IPython.display, "display", lambda it: bundles.append(it._repr_mimebundle_()[0])
+    )
+    return bundles
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_solution_shows_nothing_until_it_is_opened(number, shown, capsys):
+    verdict = run_cell(exercise_cells("solution")[number].source)
+    verdict._ipython_display_()
+    assert capsys.readouterr().out == ""
+    assert [WIDGET in bundle for bundle in shown] == [True] * len(shown)
+    assert shown[-1]["text/plain"] == verdict.text
+    assert ("image/png" in shown[0]) == (verdict.picture is not None)
+
+
+def test_the_result_of_an_experiment_is_folded(shown, capsys):
+    with checks.reveal("3.1"):
+        print("5.000 nats")
+    assert capsys.readouterr().out == ""
+    assert shown[0]["text/plain"] == "5.000 nats\n" and WIDGET in shown[0]
+    with pytest.raises(ValueError, match="exercise"), checks.reveal("3.9"):
+        pass
+
+
+def test_every_experiment_of_a_lesson_is_folded():
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "reveal" in cell.metadata.get("tags", []):
+                assert "with checks.reveal(" in cell.source
+                assert all(WIDGET not in o.data for o in cell.outputs)
 
 
 # --- a check within an answer ---------------------------------------------------------

@@ -22,17 +22,22 @@ class Folded:
     title: str
     content: str | Picture
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        import ipywidgets
-
+    @property
+    def page(self) -> str:
+        """The HTML of the widget: closed at first."""
+        inside = f"<pre>{html.escape(str(self.content))}</pre>"
         if isinstance(self.content, Picture):
-            data, metadata = self.content._repr_mimebundle_()
             png = base64.b64encode(self.content.png).decode()
             alt = html.escape(self.content.alt)
             inside = f'<img alt="{alt}" src="data:image/png;base64,{png}">'
-        else:
-            data, metadata = {"text/plain": self.content}, {}
-            inside = f"<pre>{html.escape(self.content)}</pre>"
         summary = f"<summary style='cursor:pointer'>{html.escape(self.title)}</summary>"
-        widget = ipywidgets.HTML(f"<details>{summary}{inside}</details>")
-        return data | {WIDGET: widget._repr_mimebundle_()[WIDGET]}, metadata
+        return f"<details>{summary}{inside}</details>"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        import ipywidgets
+
+        data, metadata = {"text/plain": self.content}, {}
+        if isinstance(self.content, Picture):
+            data, metadata = self.content._repr_mimebundle_()
+        widget = ipywidgets.HTML(self.page)._repr_mimebundle_()[WIDGET]
+        return data | {WIDGET: widget}, metadata
