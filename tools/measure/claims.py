@@ -6,7 +6,7 @@ A lesson is run again, in memory, under one condition at a time:
 
 seed 1, 2, 3   other random numbers: every claim must hold
 untrained      Adam and SGD change nothing, stored models have random weights
-shuffled       `data.load` takes each pixel value from another image
+shuffled       each pixel value of a batch of images comes from another of them
 rival          a rival stands in the place of the winner (RIVALS)
 
 What scikit-learn fits, and the judges in `metrics`, which AdamW trains, learn always.
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from gencourse import data, store, train
+from gencourse import data, faces, referee, store, train  # noqa: F401
 from tools import command
 from tools.publish import notebooks
 from tools.publish.notebooks import tags
@@ -63,13 +63,19 @@ def switch_learning_off() -> None:
 
 
 def shuffle_data() -> None:
-    def shuffled(*which, load=data.load, **others):
+    render, load = faces.render, data.load
+
+    def mixed(x):
+        return x.gather(0, torch.rand(x.shape).argsort(0))
+
+    def shuffled(*which, **others):
         loaded = load(*which, **others)
         for images in (loaded.train, loaded.test):
-            order = torch.rand(images.pixels.shape).argsort(0)
-            images.pixels = images.pixels.gather(0, order)
+            images.pixels = mixed(images.pixels)
         return loaded
 
+    # `referee`, which is loaded already, keeps the renderer itself.
+    faces.render = lambda *which, **others: mixed(render(*which, **others))
     data.load = shuffled
 
 
@@ -144,6 +150,7 @@ def table(path: Path) -> str:
             for run in runs:
                 fails = "**fails**" if run.get(f"{cell.id}.{number}", "-") else "holds"
                 rows[-1] += f" | {fails if run else '–'}"
+            rows[-1] += " |"
     return "\n".join(rows) + "\n" if any(runs) else ""
 
 
