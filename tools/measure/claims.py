@@ -9,7 +9,6 @@ untrained      Adam and SGD change nothing, stored models have random weights
 shuffled       each pixel value of a batch of images comes from another of them
 rival          a rival stands in the place of the winner (RIVALS)
 
-What scikit-learn fits, and the judges in `metrics`, which AdamW trains, learn always.
 Runs are kept in build/claims/ until the lesson changes; docs/claims.md has the table.
 """
 
@@ -17,8 +16,10 @@ import ast
 import json
 import multiprocessing
 import os
+import re
 import sys
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -32,18 +33,8 @@ KEPT = notebooks.ROOT / "build/claims"
 PAGE = notebooks.ROOT / "docs/claims.md"
 STEPS = 20  # untrained: as good as any number of steps that do nothing
 CONDITIONS = ["seed 1", "seed 2", "seed 3", "untrained", "shuffled", "rival"]
-RIVALS = {"02": [("GaussianMixture(20", "GaussianMixture(1")]}  # one Gaussian
-INTRODUCTION = """\
-# What each claim hangs on
-
-Beside each sentence about a result stands a cell that asserts it and prints `ok:`. An
-assertion is worth something only if it can fail. So each lesson also runs with other
-seeds, where every claim must hold, and where claims about learning must not: with
-optimizers that change nothing and stored models that have forgotten everything
-(*untrained*), with pixel values that come from many images (*shuffled*), with a rival
-in the place of the winner (*rival*). What always holds is an identity or about data.
-`python -m tools.measure.claims` writes this page.
-"""
+RIVALS = {"02": ("GaussianMixture(20", "GaussianMixture(1")}  # one Gaussian
+MARK = "<!-- python -m tools.measure.claims writes what follows -->\n"
 
 
 def switch_learning_off() -> None:
@@ -55,7 +46,8 @@ def switch_learning_off() -> None:
     def forgetful(*which):
         model = pretrained(*which)
         for part in model.modules():
-            getattr(part, "reset_parameters", lambda: None)()
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
         return model
 
     torch.optim.Adam.step = torch.optim.SGD.step = lambda self, closure=None: None
@@ -70,13 +62,13 @@ def shuffle_data() -> None:
 
     def shuffled(*which, **others):
         loaded = load(*which, **others)
-        for images in (loaded.train, loaded.test):
-            images.pixels = mixed(images.pixels)
+        loaded.train.pixels = mixed(loaded.train.pixels)
+        loaded.test.pixels = mixed(loaded.test.pixels)
         return loaded
 
+    data.load = shuffled
     # `referee`, which is loaded already, keeps the renderer itself.
     faces.render = lambda *which, **others: mixed(render(*which, **others))
-    data.load = shuffled
 
 
 class Noting(ast.NodeTransformer):
@@ -93,9 +85,8 @@ class Noting(ast.NodeTransformer):
 
 
 def lesson_code(path: Path) -> list:
-    exercises = {"exercise", "solution"}
-    cells = notebooks.read(path).cells
-    return [c for c in cells if c.cell_type == "code" and not exercises & tags(c)]
+    cells = [c for c in notebooks.read(path).cells if c.cell_type == "code"]
+    return [cell for cell in cells if not {"exercise", "solution"} & tags(cell)]
 
 
 def kept(path: Path, condition: str) -> tuple[Path, dict]:
@@ -108,28 +99,29 @@ def kept(path: Path, condition: str) -> tuple[Path, dict]:
 
 def measure(path: Path, condition: str) -> None:
     """Run a lesson; keep, for each of its `ok:` lines, which conditions failed."""
-    {"untrained": switch_learning_off, "shuffled": shuffle_data}.get(condition, int)()
-    swaps = RIVALS.get(path.name[:2], []) if condition == "rival" else []
+    if condition == "untrained":
+        switch_learning_off()
+    elif condition == "shuffled":
+        shuffle_data()
+    swap = RIVALS[path.name[:2]] if condition == "rival" else ("", "")
     cells, claims, failed = lesson_code(path), {}, []
-    space = {"_failed": failed.append, "display": lambda *_: None}
+    space = {"_failed": failed.append}
     sys.displayhook = lambda value: None
     os.chdir(notebooks.FOLDER)
 
-    def note(cell_id: str, *values, **_) -> None:
-        if values and str(values[0]).startswith("ok:"):
+    def note(cell_id: str, text: object = "", *_, **__) -> None:
+        if str(text).startswith("ok:"):
             number = sum(key.startswith(cell_id) for key in claims)
             claims[f"{cell_id}.{number}"] = "; ".join(failed)
             failed.clear()
 
     for cell in cells:
-        source = cell.source
-        for old, new in swaps:
-            source = source.replace(old, new)
-        tree = ast.fix_missing_locations(Noting().visit(ast.parse(source)))
+        tree = Noting().visit(ast.parse(cell.source.replace(*swap)))
+        tree = ast.Interactive(ast.fix_missing_locations(tree).body)
         space["print"] = partial(note, cell.id)
         failed.clear()
         try:
-            exec(compile(ast.Interactive(tree.body), cell.id, "single"), space)
+            exec(compile(tree, cell.id, "single"), space)
         except Exception as error:  # the claims of this cell are not reached
             print(f"  {cell.id} stopped: {type(error).__name__}: {error}", flush=True)
         if "parameters" in tags(cell) and condition.startswith("seed"):
@@ -138,19 +130,23 @@ def measure(path: Path, condition: str) -> None:
     command.write(json.dumps(run, indent=1), kept(path, condition)[0])
 
 
+def mark(run: dict[str, str], claim: str) -> str:
+    if not run:
+        return "–"
+    return "**fails**" if run.get(claim, "not reached") else "holds"
+
+
 def table(path: Path) -> str:
     """Return a lesson's claims, and whether they hold under each condition."""
     runs = [kept(path, condition)[1] for condition in CONDITIONS]
     head = f"| claim | {' | '.join(CONDITIONS)} |\n{'| --- ' * (len(runs) + 1)}|"
     rows = [f"\n## {notebooks.heading(notebooks.read(path))[0]}\n", head]
     for cell in lesson_code(path):
-        lines = [x for x in notebooks.printed(cell).splitlines() if x.startswith("ok:")]
+        lines = re.findall("^ok: (.*)", notebooks.printed(cell), re.MULTILINE)
         for number, line in enumerate(lines):
-            rows.append("| " + line[4:].replace("|", "\\|"))
-            for run in runs:
-                fails = "**fails**" if run.get(f"{cell.id}.{number}", "-") else "holds"
-                rows[-1] += f" | {fails if run else '–'}"
-            rows[-1] += " |"
+            claim = line.replace("|", "\\|")
+            marks = [mark(run, f"{cell.id}.{number}") for run in runs]
+            rows.append(f"| {claim} | {' | '.join(marks)} |")
     return "\n".join(rows) + "\n" if any(runs) else ""
 
 
@@ -161,15 +157,15 @@ def main() -> None:
     args = parser.parse_args()
     # What a condition changes ends with its process.
     process = multiprocessing.get_context("spawn").Process
-    for path in notebooks.lessons(args.lesson):
-        for condition in args.under:
-            idle = condition == "rival" and path.name[:2] not in RIVALS
-            if not idle and not kept(path, condition)[1]:
-                print(f"{path.stem}, {condition}", flush=True)
-                work = process(target=measure, args=(path, condition))
-                work.start()
-                work.join()
-    command.write(INTRODUCTION + "".join(map(table, notebooks.lessons())), PAGE)
+    for path, condition in product(notebooks.lessons(args.lesson), args.under):
+        idle = condition == "rival" and path.name[:2] not in RIVALS
+        if not idle and not kept(path, condition)[1]:
+            print(f"{path.stem}, {condition}", flush=True)
+            work = process(target=measure, args=(path, condition))
+            work.start()
+            work.join()
+    text, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+    command.write(text + mark + "".join(map(table, notebooks.lessons())), PAGE)
 
 
 if __name__ == "__main__":
