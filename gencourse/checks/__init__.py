@@ -113,6 +113,7 @@ def solution(number: str, *answers: Any) -> Verdict:
     if not verdict:
         raise AssertionError(f"the solution fails: {verdict.text}") from verdict.error
     text = verdict.text.replace("right.", "this solution is right.", 1)
+    text = _wrap(" ".join(text.split()))
     return Verdict(
         text, True, verdict.picture, fold=f"Exercise {number}: what the solution gives"
     )
