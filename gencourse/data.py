@@ -210,9 +210,9 @@ def load(
             small differences: `faces.characters`), "digits" (scikit-learn's
             handwriting), "mnist", "fashion-mnist", "kmnist" (downloaded once), "celeba"
             (downloaded by hand, see data/README.md), or the path of a folder: all
-            images below it, in order of their names. Its subfolders train/ and test/ (or val/) are the
-            split; otherwise a seeded tenth is the test set. If all images lie in
-            subfolders, these name the classes.
+            images below it, in order of their names. Its subfolders train/ and test/
+            (or val/) are the split; otherwise a seeded tenth is the test set. If all
+            images lie in subfolders, these name the classes.
         size: Side in pixels, a multiple of 4 in 8..256 (faces from 16). Photographs are
             cut to their central square. 28x28 sets become 32x32 by a black border;
             otherwise images are resized by antialiased bilinear interpolation, which

@@ -48,15 +48,15 @@ def exercise():
             "### Exercise 1.2 · Images\n\n*One line · 4 minutes*\n\nCount.", "exercise"
         ),
         code(
-            "def count(size, channels, levels):\n    return ...\n\n\n"
+            "def count(n, levels, slack, log10_faces):\n    return ...\n\n\n"
             'checks.check("1.2", count)',
             "exercise",
             prints="Exercise 1.2: not attempted yet.\n",
         ),
         code(
             "# Solution of exercise 1.2\n"
-            "def best(size, channels, levels):\n"
-            "    return channels * size**2 * math.log10(levels)\n\n\n"
+            "def best(n, levels, slack, log10_faces):\n"
+            "    return log10_faces + n * math.log10((2 * slack + 1) / levels)\n\n\n"
             'checks.solution("1.2", best)',
             "solution",
         ),
@@ -412,10 +412,10 @@ def test_an_assignment_of_a_small_lesson(lesson, tmp_path):
     sources = [cell.source for cell in nb.cells]
     assert "## 1. A section" not in "\n".join(sources)
     assert sources[-2] == (
-        "def count(size, channels, levels):\n    return ...\n\n\n"
+        "def count(n, levels, slack, log10_faces):\n    return ...\n\n\n"
         "### BEGIN SOLUTION\n# Solution of exercise 1.2\n"
-        "def best(size, channels, levels):\n"
-        "    return channels * size**2 * math.log10(levels)\n\n\n"
+        "def best(n, levels, slack, log10_faces):\n"
+        "    return log10_faces + n * math.log10((2 * slack + 1) / levels)\n\n\n"
         "count = best\n### END SOLUTION"
     )
     assert 'checks.check("1.2", count)' in sources[-1]

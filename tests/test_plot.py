@@ -513,3 +513,17 @@ def test_explorer_may_draw_pictures_and_sample_values(pictures):
     buttons(explorer)[0].click()
     assert explorer.values == [-1.0]
     assert explorer.image.value == pictures["bars"].png
+
+
+# --- folds ----------------------------------------------------------------------------
+def test_a_fold_is_closed_and_stored_with_its_content():
+    picture = plot.Picture(b"png", "A curve & its tangent.")
+    for content, inside in (("a < b", "a &lt; b"), (picture, "A curve &amp; its")):
+        fold = plot.Folded("Look <here>", content)
+        assert fold.page.startswith("<details><summary")
+        assert "Look &lt;here&gt;" in fold.page and inside in fold.page
+        data, _ = fold._repr_mimebundle_()
+        assert data["text/plain"] == getattr(content, "alt", content)
+        assert data.get("image/png") == getattr(content, "png", None)
+        assert "application/vnd.jupyter.widget-view+json" in data
+    assert "data:image/png;base64,cG5n" in fold.page

@@ -8,7 +8,6 @@ from torch import Tensor
 from gencourse.sources.idx import gray_source
 from gencourse.sources.source import Request, Source, rng_for
 
-
 JITTER = 0.2  # a character's knobs vary by so much, up or down
 
 
