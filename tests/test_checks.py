@@ -387,6 +387,10 @@ def test_the_result_of_an_experiment_is_folded(shown, capsys):
     assert shown[0]["text/plain"] == "5.000 nats\n" and WIDGET in shown[0]
     with pytest.raises(ValueError, match="exercise"), checks.reveal("3.9"):
         pass
+    with pytest.raises(KeyError), checks.reveal("3.1"):
+        print("half of it")
+        raise KeyError
+    assert shown[1]["text/plain"] == "half of it\n"
 
 
 def test_every_experiment_of_a_lesson_is_folded():

@@ -130,9 +130,12 @@ def reveal(number: str) -> Iterator[None]:
         ValueError: there is no such exercise.
     """
     number, printed = _find(number).number, StringIO()
-    with redirect_stdout(printed):
-        yield
-    _show_folded(f"Exercise {number}: what the experiment gives", printed.getvalue())
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:  # what an experiment has printed helps to see why it failed
+        title = f"Exercise {number}: what the experiment gives"
+        _show_folded(title, printed.getvalue())
 
 
 def hint(number: str, level: int = 0) -> Verdict:
