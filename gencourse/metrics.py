@@ -142,7 +142,7 @@ def sharpness(images: Tensor) -> Tensor:
         a checkerboard of zeros and ones. It cannot tell detail from noise: see
         `detail`.
 
-    Taught in: lesson 03.
+    Taught in: lesson 05.
     """
     _check(images=(images, "N, C, H, W"))
     return _laplacian(images).square().mean((1, 2, 3)).sqrt()
