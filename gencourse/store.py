@@ -20,8 +20,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     """Write a model's weights and settings to a safetensors file, whole or not at all.
 
     Args:
-        model: Autoencoder, VAE, GAN or Flow: anything whose `.settings` are the arguments
-            that rebuild it.
+        model: Autoencoder, VAE, GAN or Flow: anything whose `.settings` are the
+            arguments that rebuild it.
         path: Conventionally ends in .safetensors.
 
     Raises:
