@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from gencourse import data, faces, losses, metrics, referee, store
-from gencourse.models import GAN, VAE, Autoencoder
+from gencourse.models import GAN, VAE, Autoencoder, Flow, PixelFlow
 from gencourse.steps import AutoencoderStep, VAEStep
 from tools.measure import compare
 
@@ -270,6 +270,7 @@ CLASSES = {"autoencoder": Autoencoder, "vae": VAE, "gan": GAN}
         path.stem
         for path in store.PRETRAINED.glob("*.safetensors")
         if path.name != referee.STORED  # tests/test_faces.py
+        and not path.name.startswith("flow")
     ),
 )
 def test_stored_models_draw_faces(name):
@@ -286,6 +287,27 @@ def test_stored_models_draw_faces(name):
     assert drawn.shape == x.shape
     assert metrics.fidelity(drawn) < 0.1  # PCA gets 0.10 at 32 pixels
     assert (store.PRETRAINED / f"{name}.safetensors").stat().st_size < 2_000_000
+
+
+FLOWS = {  # name -> the model that draws its codes
+    "flow": ("autoencoder", Autoencoder),
+    "flow_words": ("autoencoder", Autoencoder),
+    "flow_precise": ("vae_precise", VAE),
+}
+
+
+def test_stored_flows_draw_faces():
+    rng = torch.Generator().manual_seed(1)
+    stored = {path.stem for path in store.PRETRAINED.glob("flow*.safetensors")}
+    assert stored == FLOWS.keys() | {"flow_pixels"}
+    drawn = {"flow_pixels": store.pretrained(PixelFlow, "flow_pixels").sample(12, rng)}
+    for name, (decoder, model_class) in FLOWS.items():
+        codes = store.pretrained(Flow, name).sample(12, rng)
+        drawn[name] = store.pretrained(model_class, decoder).decode(codes).detach()
+    for name, images in drawn.items():
+        assert metrics.fidelity(images.clamp(0, 1)) < 0.06, name  # N(0, I) gets 0.08
+        path = store.PRETRAINED / f"{name}.safetensors"
+        assert path.stat().st_size < 1_100_000
 
 
 def test_stored_results_are_those_of_the_script_and_of_the_stored_models():
