@@ -299,7 +299,7 @@ class PixelFlow(Flow):
     def velocity(
         self, x_t: Tensor, t: Tensor, words: None = None, guidance: float = 1.0
     ) -> Tensor:
-        """v = (x_t - x_hat) / t; there are no words."""
+        """v = (x_t - x_hat) / t, without words; not for t = 0: use `heun=False`."""
         return (x_t - self.clean(x_t, t)) / t.view(-1, 1, 1, 1)
 
 
