@@ -299,7 +299,17 @@ class PixelFlow(Flow):
     def velocity(
         self, x_t: Tensor, t: Tensor, words: None = None, guidance: float = 1.0
     ) -> Tensor:
-        """v = (x_t - x_hat) / t, without words; not for t = 0: use `heun=False`."""
+        """v = (x_t - x_hat) / t, without words.
+
+        Raises:
+            ValueError: t = 0, where this is 0 / 0. Euler's method never asks there on
+                the way from noise to images.
+        """
+        if (t == 0).any():
+            raise ValueError(
+                "a flow of images has no velocity at t = 0: go from a larger t to 0, "
+                "with heun=False"
+            )
         return (x_t - self.clean(x_t, t)) / t.view(-1, 1, 1, 1)
 
 

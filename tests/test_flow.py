@@ -198,6 +198,14 @@ def test_pixel_flow_points_away_from_its_guess():
     torch.testing.assert_close(image, model.restore(guess))
 
 
+@pytest.mark.parametrize(("start", "end", "heun"), [(1, 0, True), (0, 1, False)])
+def test_pixel_flow_has_no_velocity_without_noise(start, end, heun):
+    model = PixelFlow(**SMALL)
+    with pytest.raises(ValueError, match=r"t = 0.*heun=False"):
+        model.carry(model.prior(2, rng()), start, end, steps=3, heun=heun)
+    assert model.sample(2, rng(), steps=3, heun=False).isfinite().all()
+
+
 @pytest.mark.parametrize(
     "make", [lambda: Flow(3, 16, 2), lambda: PixelFlow(**SMALL)], ids=["Flow", "pixels"]
 )
