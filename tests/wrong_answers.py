@@ -485,8 +485,8 @@ WRONG = {
     "6.5": [
         (STEPS.format("i / n", " ** 2"), "variance"),
         (STEPS.replace("x - v", "x + v").format("i / n", ""), "flipped"),
-        (STEPS.format("(i - 1) / n", ""), "at its start"),
-        (STEPS.format("(n - i) / n", ""), "wrong way"),
+        (STEPS.format("(i - 1) / n", ""), "wrong times"),
+        (STEPS.format("(n - i) / n", ""), "wrong times"),
         (STEPS.format("1.0", ""), "stays at 1"),
         (STEPS.replace("axes.set", "0 and axes.set").format("i / n", ""), "Label"),
     ],

@@ -174,13 +174,13 @@ def guidance(trial, answer):
 def few_steps(trial, answer):
     counts, z = [1, 2, 4, 8, 16, 32], torch.randn(4000)
 
-    def v(z_t, t):  # exact for z ~ N(0, 1)
-        return (2 * t - 1) / ((1 - t) ** 2 + t**2) * z_t
+    def v(z_t, t):  # exact for z ~ N(0, 1/4)
+        return (t - (1 - t) / 4) / ((1 - t) ** 2 / 4 + t**2) * z_t
 
-    def euler(n, time=lambda i, n: i / n, sign=-1, length=None):
+    def euler(n, time=lambda i, n: i / n, sign=-1):
         x = z
         for i in range(n, 0, -1):
-            x = x + sign * v(x, time(i, n)) * (1 / n if length is None else length)
+            x = x + sign * v(x, time(i, n)) / n
         return x.std()
 
     want = [euler(n) for n in counts]
@@ -189,12 +189,8 @@ def few_steps(trial, answer):
         "The sign is flipped: v points to the noise, you come from there.": [
             euler(n, sign=1) for n in counts
         ],
-        "You ask for the velocity at the end of each step; Euler asks at its start.": [
-            euler(n, time=lambda i, n: (i - 1) / n) for n in counts
-        ],
-        "Time runs the wrong way: begin at t = 1, where the noise is.": [
-            euler(n, time=lambda i, n: (n - i) / n) for n in counts
-        ],
+        "You ask at the wrong times: the first step asks at t = 1, each at its own "
+        "start.": [euler(n, time=lambda i, n: (i - 1) / n) for n in counts],
         "t stays at 1: it falls by 1 / n in each step.": [
             euler(n, time=lambda i, n: 1.0) for n in counts
         ],
