@@ -1,12 +1,13 @@
 # Each target sets up what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help lab test lessons notebooks html student clean slides nbgrader lint format \
-  unit test-browser bench distclean
+.PHONY: help lab test lessons notebooks html student clean slides handout pdf nbgrader \
+  lint format unit test-browser bench distclean
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 CPU ?=
+GPU ?=
 LESSON ?=
 LAB_ARGS ?=
 # Two files of tests, or two lessons, at a time; each on its own from top to bottom.
@@ -14,7 +15,8 @@ TWO_AT_ONCE := --numprocesses=2 --dist=loadfile
 
 PY := .venv/bin/python
 READY := .venv/ready
-SETUP = tools/setup/setup_env.py --constraints="$(CONSTRAINTS)" --cpu="$(CPU)"
+SETUP = tools/setup/setup_env.py --constraints="$(CONSTRAINTS)" --cpu="$(CPU)" \
+  --gpu="$(GPU)" --keep="$(filter-out file,$(origin PYTHON))"
 
 # Idle OpenMP threads soon sleep instead of spinning: otherwise two notebooks that train
 # at the same time on two cores would slow each other down ten times and more.
@@ -33,14 +35,17 @@ help:
 	@echo "make notebooks  run the lessons, clean them and store them (LESSON=02 for one)"
 	@echo "make html       the web site, from the stored lessons, in build/html/"
 	@echo "make student    the lessons without solutions and outputs, in build/student/"
+	@echo "make handout    one zip for a class: those, the package, and its set-up"
+	@echo "make pdf        all lessons as one book, build/gencourse.pdf (needs Chromium)"
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
 	@echo "Editions: make slides, make nbgrader.  Style: make lint, make format."
 	@echo "Tests: make unit, make test-browser (site, slides, all lessons in JupyterLab;"
 	@echo "needs Chromium), make bench (speed and quality, about 20 minutes)."
 	@echo
-	@echo "Options for the first set-up: PYTHON=python3.12 (which Python to use), CPU=1"
-	@echo "(the small build of torch for computers without an NVIDIA GPU)."
+	@echo "Options for the first set-up: PYTHON=python3.12 (which Python to use), GPU=1 or"
+	@echo "CPU=1 (which build of torch; by itself, Linux without an NVIDIA GPU gets the"
+	@echo "small one)."
 
 # A folder that was moved, or a Python that is gone, needs a new set-up.
 ifneq ($(shell $(PY) -c "" 2>/dev/null && cat $(READY) 2>/dev/null),$(CURDIR))
@@ -75,8 +80,11 @@ notebooks: $(READY)
 html: .venv/docs
 	@$(PY) -m tools.publish.site
 
-student nbgrader: $(READY)
+student handout nbgrader: $(READY)
 	@$(PY) -m tools.publish.editions $@
+
+pdf: .venv/docs .venv/browser
+	@$(PY) -m tools.publish.book
 
 slides: .venv/slides
 	@$(PY) -m tools.publish.editions slides

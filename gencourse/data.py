@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gencourse.sources.cache import convert, read_pixels
 from gencourse.sources.celeba import celeba_source
-from gencourse.sources.drawn import digits_source, faces_source
+from gencourse.sources.drawn import characters_source, digits_source, faces_source
 from gencourse.sources.folder import folder_source
 from gencourse.sources.idx import IDX_SETS, idx_source
 from gencourse.sources.source import (
@@ -39,6 +39,7 @@ from gencourse.sources.source import (
 FLOAT_LIMIT = 2**30
 SOURCES = {
     "faces": faces_source,
+    "characters": characters_source,
     "digits": digits_source,
     **dict.fromkeys(IDX_SETS, idx_source),
     "celeba": celeba_source,
@@ -205,19 +206,20 @@ def load(
     """Images (N, C, size, size) in [0, 1] by name or from a folder, split in two.
 
     Args:
-        name: "faces" (drawn here, with knobs), "digits" (scikit-learn's handwriting),
-            "mnist", "fashion-mnist", "kmnist" (downloaded once), "celeba" (downloaded
-            by hand, see data/README.md), or the path of a folder: all images below it,
-            in order of their names. Its subfolders train/ and test/ (or val/) are the
-            split; otherwise a seeded tenth is the test set. If all images lie in
-            subfolders, these name the classes.
+        name: "faces" (drawn here, with knobs), "characters" (sixteen faces, drawn with
+            small differences: `faces.characters`), "digits" (scikit-learn's
+            handwriting), "mnist", "fashion-mnist", "kmnist" (downloaded once), "celeba"
+            (downloaded by hand, see data/README.md), or the path of a folder: all
+            images below it, in order of their names. Its subfolders train/ and test/
+            (or val/) are the split; otherwise a seeded tenth is the test set. If all
+            images lie in subfolders, these name the classes.
         size: Side in pixels, a multiple of 4 in 8..256 (faces from 16). Photographs are
             cut to their central square. 28x28 sets become 32x32 by a black border;
             otherwise images are resized by antialiased bilinear interpolation, which
             never leaves [0, 1].
         channels: 1 (gray) or 3 (RGB) converts; None keeps what the set has.
-        train_size: How many images to train on (None: all; faces 20,000).
-        test_size: How many to test on (None: all; faces 2,000).
+        train_size: How many images to train on (None: all; drawn faces 20,000).
+        test_size: How many to test on (None: all; drawn faces 2,000).
         seed: Decides choices, splits and the knobs of faces.
         root: The folder of downloads and caches; None: the environment variable
             GENCOURSE_DATA, else data/. MNIST's files belong in root/MNIST/raw.

@@ -72,6 +72,22 @@ def sample_knobs(n: int, seed: int = 0) -> Tensor:
     return torch.rand(int(n), len(KNOBS), generator=rng) * 2 - 1
 
 
+def characters() -> Tensor:
+    """Sixteen faces, any two of which differ by 1.2 in at least four knobs.
+
+    The knobs are the words of the extended Hamming code, 0.6 for a 1 and -0.6 for a 0.
+
+    Returns:
+        (16, 8) float32, columns in the order of `KNOBS`.
+
+    Source: Hamming 1950, "Error Detecting and Error Correcting Codes", section 4.
+    Taught in: lesson 04.
+    """
+    bits = torch.cartesian_prod(*[torch.tensor([0, 1])] * 4)  # (16, 4)
+    parity = bits @ (1 - torch.eye(4, dtype=torch.long)) % 2  # each of three bits
+    return torch.cat([bits, parity], dim=1) * 1.2 - 0.6
+
+
 def render(knobs: Tensor, size: int = 32, gray: bool = False) -> Tensor:
     """x = render(knobs): the true decoder, from eight numbers to an image.
 

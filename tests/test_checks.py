@@ -20,6 +20,7 @@ from gencourse import checks, faces, losses, metrics, plot
 NOTEBOOKS = sorted(
     (Path(__file__).resolve().parent.parent / "notebooks").glob("0[1-6]_*.ipynb")
 )
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NUMBERS = [n for lesson in checks.LESSONS for n in checks._of_lesson(lesson)]
 
 
@@ -356,17 +357,57 @@ def test_the_picture_is_shown_even_if_it_is_wrong(monkeypatch):
     assert checks.check("3.1", 5).picture is None
 
 
+# --- what stays folded ----------------------------------------------------------------
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed: a list of bundles, MIME type -> content."""
+    import IPython.display
+
+    bundles = []
+    monkeypatch.setattr(
+        IPython.display, "display", lambda it: bundles.append(it._repr_mimebundle_()[0])
+    )
+    return bundles
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_solution_shows_nothing_until_it_is_opened(number, shown, capsys):
+    verdict = run_cell(exercise_cells("solution")[number].source)
+    verdict._ipython_display_()
+    assert capsys.readouterr().out == ""
+    assert [WIDGET in bundle for bundle in shown] == [True] * len(shown)
+    assert shown[-1]["text/plain"] == verdict.text
+    assert ("image/png" in shown[0]) == (verdict.picture is not None)
+
+
+def test_the_result_of_an_experiment_is_folded(shown, capsys):
+    with checks.reveal("3.1"):
+        print("5.000 nats")
+    assert capsys.readouterr().out == ""
+    assert shown[0]["text/plain"] == "5.000 nats\n" and WIDGET in shown[0]
+    with pytest.raises(ValueError, match="exercise"), checks.reveal("3.9"):
+        pass
+
+
+def test_every_experiment_of_a_lesson_is_folded():
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "reveal" in cell.metadata.get("tags", []):
+                assert "with checks.reveal(" in cell.source
+                assert all(WIDGET not in o.data for o in cell.outputs)
+
+
 # --- a check within an answer ---------------------------------------------------------
 def test_a_check_inside_the_answer_is_reported():
-    def log10_images(size, channels, levels):
-        checks.check("1.2", log10_images)
-        return channels * size**2 * math.log10(levels)
+    def log10_chance(n, levels, slack, log10_faces):
+        checks.check("1.2", log10_chance)
+        return log10_faces + n * math.log10((2 * slack + 1) / levels)
 
-    def swallows(size, channels, levels):
+    def swallows(n, levels, slack, log10_faces):
         try:
             checks.solution("1.2", swallows)
         except Exception:
-            return channels * size**2 * math.log10(levels)
+            return log10_faces + n * math.log10((2 * slack + 1) / levels)
 
     def forgets_return(mu, logvar):
         checks.check("1.1", 0.02)
@@ -381,7 +422,7 @@ def test_a_check_inside_the_answer_is_reported():
             checks.check("4.4", Norm)
 
     for number, answer in [
-        ("1.2", log10_images),
+        ("1.2", log10_chance),
         ("1.2", swallows),
         ("3.3", forgets_return),
         ("1.5", draws),
@@ -393,12 +434,12 @@ def test_a_check_inside_the_answer_is_reported():
 
 
 def test_a_check_that_only_the_answer_calls_is_an_error():
-    def log10_images(size, channels, levels):
-        checks.check("1.2", log10_images)
-        return channels * size**2 * math.log10(levels)
+    def log10_chance(n, levels, slack, log10_faces):
+        checks.check("1.2", log10_chance)
+        return log10_faces + n * math.log10((2 * slack + 1) / levels)
 
     with pytest.raises(RuntimeError, match="left margin"):
-        log10_images(8, 1, 17)
+        log10_chance(64, 17, 1, 4)
 
 
 def test_a_hint_inside_the_answer_is_fine():
@@ -451,9 +492,9 @@ def test_what_never_ends_is_stopped(monkeypatch, answer):
 def test_all_runs_of_one_check_share_the_time(monkeypatch):
     left = []
 
-    def answer(size, channels, levels):
+    def answer(n, levels, slack, log10_faces):
         left.append(signal.getitimer(signal.ITIMER_REAL)[0])
-        return channels * size**2 * math.log10(levels)
+        return log10_faces + n * math.log10((2 * slack + 1) / levels)
 
     assert checks.check("1.2", answer)
     assert left == sorted(left, reverse=True) and len(set(left)) == len(left) > 1

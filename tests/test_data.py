@@ -62,10 +62,22 @@ def test_faces_match_their_knobs_and_train_and_test_differ():
     assert data.load("faces", 16, train_size=1, test_size=1).train.knobs.shape == (1, 8)
 
 
+def test_characters_are_sixteen_faces_with_small_differences():
+    loaded = data.load("characters", 16, train_size=400, test_size=80, seed=3)
+    assert len(loaded.target_names) == 16
+    for part in (loaded.train, loaded.test):
+        assert (part.labels.bincount(minlength=16) > 0).all()
+        away = part.knobs - faces.characters()[part.labels]
+        assert 0.15 < away.abs().max() <= 0.2
+        expected = faces.render(part.knobs, 16)
+        torch.testing.assert_close(part.pixels, expected, check_stride=False)
+    assert torch.cdist(loaded.train.knobs, loaded.test.knobs).min() > 0
+
+
 def test_the_seed_decides(tmp_path):
     write_idx(tmp_path, idx_files())
     colored_folder(tmp_path / "own")
-    for name in ("faces", "digits", "mnist", tmp_path / "own"):
+    for name in ("faces", "characters", "digits", "mnist", tmp_path / "own"):
         load = partial(data.load, name, 16, train_size=9, test_size=4, root=tmp_path)
         one, again, other = load(seed=1), load(seed=1), load(seed=2)
         assert torch.equal(one.train.pixels, again.train.pixels)
@@ -261,10 +273,10 @@ def test_batches_on_a_gpu():
 @pytest.mark.parametrize(
     "arguments, error, words",
     [
-        ({"name": "minst"}, ValueError, "'minst'.*faces, digits, mnist"),
+        ({"name": "minst"}, ValueError, "'minst'.*faces, characters, digits, mnist"),
         ({"name": ""}, ValueError, "celeba; or give the path"),
-        ({"name": "no/such/place"}, FileNotFoundError, "such/place.*faces, digits"),
-        ({"name": Path("nowhere")}, FileNotFoundError, "nowhere.*faces, digits"),
+        ({"name": "no/such/place"}, FileNotFoundError, "such/place.*faces, characters"),
+        ({"name": Path("nowhere")}, FileNotFoundError, "nowhere.*faces, characters"),
         ({"name": 3}, TypeError, "not int"),
         ({"name": "digits", "size": 30}, ValueError, "size 30 is not supported"),
         ({"name": "digits", "size": 4}, ValueError, "size 4 is not supported"),
@@ -332,7 +344,7 @@ def mapped(tensor):
 def test_large_sets_stay_uint8(tmp_path, small_limit):
     write_idx(tmp_path, idx_files())
     colored_folder(tmp_path / "own")
-    for name in ("faces", "digits", "mnist", tmp_path / "own"):
+    for name in ("faces", "characters", "digits", "mnist", tmp_path / "own"):
         load = partial(data.load, name, 16, train_size=9, test_size=4, root=tmp_path)
         large = load()
         assert large.train.pixels.dtype == torch.uint8

@@ -1,6 +1,9 @@
 """Student edition, slides and assignments, made from the stored lessons."""
 
+import ast
 import re
+import subprocess
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +19,8 @@ FOLDER = ROOT / "notebooks"
 STORED = sorted(FOLDER.glob("*.ipynb"))
 LESSONS = [path for path in STORED if not path.name.startswith("00_")]
 by_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+MAIN = [path for path in LESSONS if path.stem[:3].endswith("_")]  # no appendix
+by_main_lesson = pytest.mark.parametrize("path", MAIN, ids=lambda path: path.stem)
 PNG = "iVBORw0KGgo="
 
 
@@ -45,15 +50,15 @@ def exercise():
             "### Exercise 1.2 · Images\n\n*One line · 4 minutes*\n\nCount.", "exercise"
         ),
         code(
-            "def count(size, channels, levels):\n    return ...\n\n\n"
+            "def count(n, levels, slack, log10_faces):\n    return ...\n\n\n"
             'checks.check("1.2", count)',
             "exercise",
             prints="Exercise 1.2: not attempted yet.\n",
         ),
         code(
             "# Solution of exercise 1.2\n"
-            "def best(size, channels, levels):\n"
-            "    return channels * size**2 * math.log10(levels)\n\n\n"
+            "def best(n, levels, slack, log10_faces):\n"
+            "    return log10_faces + n * math.log10((2 * slack + 1) / levels)\n\n\n"
             'checks.solution("1.2", best)',
             "solution",
         ),
@@ -137,6 +142,60 @@ def test_a_link_that_students_could_not_follow_is_refused(lesson, tmp_path):
     notebooks.write(nb, lesson / "01_lesson.ipynb")
     with pytest.raises(Failure, match=r"01_lesson.*'\.\./tools/measure/compare\.py'"):
         editions.student(lesson, tmp_path / "student")
+
+
+# --- one zip for a class --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def handed_out(tmp_path_factory):
+    """The files of the zip, by their paths in it."""
+    target = tmp_path_factory.mktemp("handout")
+    editions.handout(FOLDER, target / "out")
+    with zipfile.ZipFile(target / "out/gencourse.zip") as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        return {name.removeprefix("gencourse/"): archive.read(name) for name in names}
+
+
+def test_a_handout_has_what_the_set_up_needs(handed_out):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md"):
+        assert name in handed_out
+    for path in (ROOT / "tools/setup").glob("*.py"):
+        assert f"tools/setup/{path.name}" in handed_out
+    kept = subprocess.check_output(
+        ["git", "ls-files", "gencourse"], cwd=ROOT, text=True
+    )
+    assert set(kept.split()) <= set(handed_out)
+    assert {f"notebooks/{path.name}" for path in STORED} <= set(handed_out)
+    assert not [n for n in handed_out if n.startswith("tests/") or "__pycache__" in n]
+
+
+def test_a_handout_has_no_solution(handed_out):
+    """No solution cell, and no function of one, is in any file."""
+    texts = {n: b.decode("utf-8", "replace") for n, b in handed_out.items()}
+    functions = {}
+    for name, text in texts.items():
+        assert "olution of exercise" not in text, name
+        if name.startswith("notebooks/") and name.endswith(".ipynb"):
+            assert "checks.solution" not in text, name
+        if name.endswith(".py"):
+            functions |= dict.fromkeys(bodies(text), name)
+    solved = 0
+    for path in LESSONS:
+        for cell in notebooks.read(path).cells:
+            if "solution" in notebooks.tags(cell):
+                found = [functions[b] for b in bodies(cell.source) if b in functions]
+                assert found == [], f"{path.name}: {cell.source}"
+                solved += 1
+    assert solved >= 20
+
+
+def bodies(source):
+    """The bodies of the functions in a source, without docstrings, in one form."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            skip = ast.get_docstring(node) is not None
+            yield "\n".join(map(ast.unparse, node.body[skip:]))
 
 
 # --- slides ---------------------------------------------------------------------------
@@ -278,7 +337,8 @@ def test_every_figure_and_exercise_of_a_lesson_is_shown_once(path):
     assert list(dict.fromkeys(n for n in names if n.startswith("Exercise "))) == titles
     assert sum(slide.kind == "code" for slide in found) == coded
     assert all(slide.notes.strip() and slide.headline for slide in found)
-    assert len(pictures) >= 7 and len(titles) >= 4
+    appendix = path not in MAIN
+    assert len(pictures) >= (4 if appendix else 7) and len(titles) >= 4 * (not appendix)
 
 
 def test_decks_are_written_with_an_index(lesson, tmp_path, monkeypatch):
@@ -302,7 +362,7 @@ def test_missing_reveal_is_explained(lesson, tmp_path, monkeypatch):
 SOLUTION = re.compile(r"### BEGIN SOLUTION.*?### END SOLUTION", re.DOTALL)
 
 
-@by_lesson
+@by_main_lesson
 def test_assignments_have_the_format_of_nbgrader(path):
     nb = editions.assignment(notebooks.read(path), path.name)
     nbformat.validate(nb)
@@ -355,10 +415,10 @@ def test_an_assignment_of_a_small_lesson(lesson, tmp_path):
     sources = [cell.source for cell in nb.cells]
     assert "## 1. A section" not in "\n".join(sources)
     assert sources[-2] == (
-        "def count(size, channels, levels):\n    return ...\n\n\n"
+        "def count(n, levels, slack, log10_faces):\n    return ...\n\n\n"
         "### BEGIN SOLUTION\n# Solution of exercise 1.2\n"
-        "def best(size, channels, levels):\n"
-        "    return channels * size**2 * math.log10(levels)\n\n\n"
+        "def best(n, levels, slack, log10_faces):\n"
+        "    return log10_faces + n * math.log10((2 * slack + 1) / levels)\n\n\n"
         "count = best\n### END SOLUTION"
     )
     assert 'checks.check("1.2", count)' in sources[-1]

@@ -32,6 +32,13 @@ def test_knobs_are_uniform_seeded_and_named():
     assert len(set(faces.KNOB_NAMES)) == 8
 
 
+def test_any_two_characters_differ_in_at_least_four_knobs():
+    knobs = faces.characters()
+    assert knobs.shape == (16, 8) and (knobs.abs() == 0.6).all()
+    different = (knobs[:, None] != knobs).sum(dim=2) + 8 * torch.eye(16)
+    assert different.min() == 4
+
+
 @pytest.mark.parametrize("size, gray", [(16, False), (33, True), (256, False)])
 def test_shapes_and_range(size, gray):
     images = faces.render(faces.sample_knobs(3), size, gray)

@@ -49,6 +49,8 @@ def one_of_each() -> dict[str, plot.Picture]:
         "heat": plot.heat([[1.0, 0.5]], ["r"], ["c", "d"], low=0, high=1, alt=ALT),
         "panels": plot.scatter_map(x[0, 0, :, :2], panels={"a": x[0, 0, 0]}, alt=ALT),
         "course": plot.map_of_the_course("generate", images=x),
+        "turns": plot.two_players(),
+        "vae": plot.vae_diagram(x[:1], x[:1]),
     }
 
 
@@ -412,16 +414,26 @@ def test_canvas_gives_its_picture_only_when_drawn():
     [("both", [True, True]), ("compress", [True, False]), ("generate", [False, True])],
 )
 def test_map_of_the_course(highlight, seen):
-    picture = plot.map_of_the_course(highlight, images=torch.zeros(5, 1, 56, 56))
+    picture = plot.map_of_the_course(
+        highlight, images=torch.zeros(5, 1, 48, 48), numbers=(3072, 16)
+    )
     arrows = [(0, 0x72, 0xB2), (0xD5, 0x5E, 0)]  # blue and orange, or pale
     counts = [(pixels(picture) == color).all(2).sum() for color in arrows]
     assert [count > 500 for count in counts] == seen
-    assert f"Highlighted: {highlight}" in picture.alt
+    for text in (f"Highlighted: {highlight}", "space, 3,072", "space, 16"):
+        assert text in picture.alt
 
 
 def test_map_of_the_course_names_an_unknown_arrow():
     with pytest.raises(ValueError, match="highlight='up'.*compress"):
         plot.map_of_the_course("up", images=torch.zeros(5, 1, 56, 56))
+
+
+def test_two_players_has_a_color_for_each_turn():
+    picture = plot.two_players()
+    for color in ((0, 0x72, 0xB2), (0xD5, 0x5E, 0)):  # who learns, and its gradient
+        assert (pixels(picture) == color).all(2).sum() > 5000
+    assert "cut" in picture.alt
 
 
 # --- sliders --------------------------------------------------------------------------
@@ -501,3 +513,17 @@ def test_explorer_may_draw_pictures_and_sample_values(pictures):
     buttons(explorer)[0].click()
     assert explorer.values == [-1.0]
     assert explorer.image.value == pictures["bars"].png
+
+
+# --- folds ----------------------------------------------------------------------------
+def test_a_fold_is_closed_and_stored_with_its_content():
+    picture = plot.Picture(b"png", "A curve & its tangent.")
+    for content, inside in (("a < b", "a &lt; b"), (picture, "A curve &amp; its")):
+        fold = plot.Folded("Look <here>", content)
+        assert fold.page.startswith("<details><summary")
+        assert "Look &lt;here&gt;" in fold.page and inside in fold.page
+        data, _ = fold._repr_mimebundle_()
+        assert data["text/plain"] == getattr(content, "alt", content)
+        assert data.get("image/png") == getattr(content, "png", None)
+        assert "application/vnd.jupyter.widget-view+json" in data
+    assert "data:image/png;base64,cG5n" in fold.page

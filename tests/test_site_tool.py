@@ -1,5 +1,6 @@
 """How the pages of the web site are made from the lessons; Sphinx is not needed."""
 
+import ast
 import re
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tools.command import Failure
 from tools.publish import site
+from tools.publish.formulas import FORMULAS
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "02_autoencoder.ipynb"
@@ -98,6 +100,24 @@ def test_results_to_be_predicted_fold():
     assert dressed.metadata["mystnb"]["code_prompt_show"] == "Result"
 
 
+@pytest.mark.parametrize(
+    ("source", "folds"),
+    [
+        ("plot.bars({'a': 1})", True),
+        ("with plot.canvas('x') as page:\n    page.axes.plot(y)\npage.picture", True),
+        ("x = f(2)\nplot.bars({'a': x})", False),
+        ("def f(x):\n    return x\n\nplot.curves({'f': f(x)})", False),
+        ("for x in y:\n    print(x)", False),
+    ],
+)
+def test_code_that_only_draws_folds(source, folds):
+    cell = new_code_cell(source, outputs=[picture("A face that smiles.")])
+    hidden = "hide-input" in site.dressed(cell).metadata.get("tags", [])
+    assert hidden == folds
+    cell.outputs = []
+    assert "hide-input" not in site.dressed(cell).metadata.get("tags", [])
+
+
 def test_pictures_take_their_texts_along():
     cell = new_code_cell("plot", outputs=[picture("A face\nthat smiles: wide.")])
     dressed = site.dressed(cell)
@@ -132,7 +152,8 @@ def test_the_table_of_symbols_is_the_lesson_s(course):
 
 def test_every_lesson_has_a_card(course):
     cards = site.lesson_cards()
-    links = re.findall(r":link: (\w+)", cards)
+    links = re.findall(r":link: (\w+)\n", cards)
+    assert cards.count(":::{grid-item-card}") % 2 == 0
     assert [f"{link}.ipynb" for link in links] == list(course)[1:]
     assert cards.count("min to read") == len(links)
 
@@ -169,6 +190,20 @@ def test_formulas_and_code_of_docstrings_are_kept():
         "**Source**: A & B 2006, part 3.",
         "**Taught in**: :doc:`lesson 02 </02_autoencoder>`",
     ]
+
+
+def test_every_formula_for_the_site_begins_a_docstring():
+    texts = [
+        re.sub(r"\s+", " ", ast.get_docstring(node) or "")
+        for path in (ROOT / "gencourse").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    for plain in FORMULAS:
+        words = re.sub(r"\s+", " ", plain)
+        assert any(text.startswith(words) for text in texts), plain
+    text = site.docstring("||x - x_hat||_2^2, the sum over all pixels.")
+    assert text.startswith(r":math:`\lVert x - \hat x \rVert_2^2`, the sum")
 
 
 def test_the_table_of_modules_becomes_links():
@@ -218,10 +253,18 @@ def test_references_hold_every_paper_of_every_lesson(course):
     assert compared > 30
 
 
+def test_the_glossary_can_be_searched_by_every_name():
+    definition = "\n  The space · of it.\n\n"
+    text = site.glossary(f"latent space · 潜在空间 (潜空间, 隐空间){definition}")
+    assert text == f"latent space\n潜在空间\n潜空间\n隐空间{definition}"
+    assert site.glossary("nat · 奈特\n  N.") == "nat\n奈特\n  N."
+
+
 def test_the_glossary_has_the_words_of_the_course(course):
     text = (ROOT / "docs/glossary.md").read_text("utf-8")
     found = re.findall(r"^(\S.*) · (.*[\u4e00-\u9fff].*)\n  ", text, re.M)
     english, chinese = zip(*found, strict=True)
+    chinese = [term.partition(" (")[0] for term in chinese]  # without synonyms
     assert list(english) == sorted(english, key=str.lower)
     assert len(set(english)) == len(set(chinese)) == len(found) >= 40
     wanted = (

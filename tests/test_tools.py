@@ -25,21 +25,77 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make he
 
 
 @pytest.mark.parametrize(
-    ("version", "age"), [((3, 9, 1), "too old"), ((3, 14, 0), "too new")]
+    ("version", "age"),
+    [((3, 9, 1), "too old"), ((3, 15, 0), "too new(.|\n)*3.14 is the newest")],
 )
 def test_an_unsuitable_python_is_refused_with_the_versions_that_work(
     version, age, monkeypatch
 ):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit, match=rf"3\.11, 3\.12, and 3\.13(.|\n)*{age}"):
+    with pytest.raises(SystemExit, match=rf"3\.13, and 3\.14(.|\n)*{age}"):
         setup_env.suitable_python(version)
     assert setup_env.suitable_python((3, 11, 0)) == sys.executable
 
 
 def test_another_python_is_used_where_the_first_is_unsuitable(monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda name: {"python3.12": "other"}.get(name))
-    assert setup_env.suitable_python((3, 14, 0)) == "other"
-    assert "3.14" in capsys.readouterr().err
+    monkeypatch.setattr(setup_env, "works", lambda python: True)
+    assert setup_env.suitable_python((3, 15, 0)) == "other"
+    assert "3.15" in capsys.readouterr().err
+    monkeypatch.setattr(setup_env, "works", lambda python: False)  # a broken link
+    with pytest.raises(SystemExit):
+        setup_env.suitable_python((3, 15, 0))
+
+
+def test_the_newest_python_gives_way_unless_it_was_named(monkeypatch):
+    monkeypatch.setattr(setup_env, "works", lambda python: True)
+    found = {"python3.13": "older"}
+    monkeypatch.setattr(shutil, "which", found.get)
+    assert setup_env.suitable_python((3, 14, 0)) == "older"
+    assert setup_env.suitable_python((3, 14, 0), keep=True) == sys.executable
+    assert setup_env.suitable_python((3, 11, 0)) == sys.executable
+    found.clear()
+    assert setup_env.suitable_python((3, 14, 0)) == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("asked", "platform", "gpu", "reachable", "small"),
+    [
+        ("", "linux", False, True, True),
+        ("", "linux", False, False, False),
+        ("", "linux", True, True, False),
+        ("", "darwin", False, True, False),
+        ("gpu", "linux", False, True, False),
+        ("cpu", "linux", True, False, True),
+    ],
+)
+def test_without_a_gpu_linux_gets_the_small_build(
+    asked, platform, gpu, reachable, small, monkeypatch
+):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(setup_env, "sees_gpu", lambda: gpu)
+    monkeypatch.setattr(setup_env, "answers", lambda address: reachable)
+    assert setup_env.wants_cpu_build(asked == "cpu", asked == "gpu") == small
+
+
+def test_a_gpu_is_seen_only_where_its_driver_lists_one(monkeypatch):
+    def driver(answer):
+        def run(line, **_):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(subprocess, "check_output", run)
+        return setup_env.sees_gpu()
+
+    assert driver(b"GPU 0: NVIDIA T4")
+    assert not driver(b"No devices were found")
+    assert not driver(FileNotFoundError())
+    assert not driver(subprocess.CalledProcessError(9, "nvidia-smi"))
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for():
+    assert not setup_env.answers("http://127.0.0.1:1/")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +124,9 @@ def set_up(tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(setup_env, "VERSIONS", (sys.version_info[:2],))
+    monkeypatch.setattr(setup_env, "answers", lambda address: True)
+    monkeypatch.setattr(setup_env, "sees_gpu", lambda: False)
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(sys, "argv", ["setup_env.py"])
 
     def run(line, **_):
@@ -97,6 +156,14 @@ def test_only_a_finished_set_up_is_ready(set_up, tmp_path):
     assert not (tmp_path / ".venv/ready").exists()
     set_up()
     assert (tmp_path / ".venv/ready").read_text() == f"{tmp_path}\n"
+
+
+def test_the_small_build_is_asked_for_and_can_be_refused(set_up, monkeypatch):
+    set_up()
+    assert setup_env.CPU_INDEX in set_up.lines[-1]
+    monkeypatch.setattr(sys, "argv", ["setup_env.py", "--gpu=1"])
+    set_up()
+    assert setup_env.CPU_INDEX not in set_up.lines[-1]
 
 
 def test_a_broken_environment_is_replaced_and_a_working_one_kept(set_up):
@@ -270,7 +337,8 @@ def test_a_terminal_that_cannot_show_a_path_does_not_end_the_set_up():
     code = (
         "import shutil, sys; from tools.setup import setup_env\n"
         f"sys.executable, shutil.which = {BOOKS!r}, lambda name: {BOOKS!r}\n"
-        "setup_env.suitable_python((3, 14, 0))"
+        "setup_env.works = lambda python: True\n"
+        "setup_env.suitable_python((3, 15, 0))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -279,7 +347,7 @@ def test_a_terminal_that_cannot_show_a_path_does_not_end_the_set_up():
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr
-    assert b"3.14" in done.stderr
+    assert b"3.15" in done.stderr
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -361,6 +429,13 @@ def test_a_lesson_that_fails_is_left_as_it_was(lessons):
     assert path.read_bytes() == before
 
 
+def test_an_appendix_has_a_number_of_its_own(lessons):
+    (lessons / "01b_appendix.ipynb").touch()
+    assert [path.stem for path in notebooks.lessons("01", lessons)] == ["01_a"]
+    assert [path.stem for path in notebooks.lessons("01b", lessons)] == ["01b_appendix"]
+    assert len(notebooks.lessons("", lessons)) == 2
+
+
 def test_an_unknown_lesson_is_named(lessons):
-    with pytest.raises(Failure, match=r"07\*\.ipynb"):
+    with pytest.raises(Failure, match=r"07_\*\.ipynb"):
         notebooks.store("07")

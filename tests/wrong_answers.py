@@ -5,14 +5,16 @@ value, otherwise the body of a function `answer` with the arguments of the start
 """
 
 ARGUMENTS = {
-    "1.2": "size, channels, levels",
-    "1.3": "z_a, z_b, t",
-    "1.4": "mu, logvar, n",
+    "1.2": "n_values, levels, slack, log10_faces",
+    "1.3": "z_a, z_b, z_c, z_d, n",
+    "1.4": "a, b",
     "1.5": "axes, variances",
-    "2.2": "x, x_hat",
+    "1.6": "axes, knobs",
+    "2.2": "x, z, W, b",
     "2.3": "x, x_hat",
     "2.4": "axes, x",
     "2.5": "codes, n",
+    "2.6": "model, optimizer, x, sigma",
     "3.2": "mu, logvar",
     "3.3": "mu, logvar",
     "3.4": "x, logits, mu, logvar",
@@ -71,6 +73,40 @@ optimizer.zero_grad()
 loss.backward()
 optimizer.step()
 return loss"""
+FREEZE = (
+    """
+m = range(3, 9)
+d = []
+for k in m:
+    frozen = knobs.clone()
+    {}
+    d.append(metrics.two_nn_dimension({})[0])
+axes.plot({})"""
+    + LABELS
+)
+LAST = "frozen[:, k:] = 0"
+IMAGES = "faces.render(frozen, 16)"
+DENOISE = """
+x_hat = model(x + sigma * torch.randn_like(x))
+loss = losses.squared_error(x, x_hat).mean()
+optimizer.zero_grad()
+loss.backward()
+optimizer.step()
+return loss"""
+SHEET = """
+s = torch.linspace(0, 1, n)[:, None, None]
+t = s.transpose(0, 1)
+return {}"""
+FOUR = "(1 - s) * ((1 - t) * z_a + t * z_b) + s * ((1 - t) * z_c + t * z_d)"
+PAIRS = (
+    """
+a, b = rows[:-1], rows[1:]
+kl = torch.tensor([[r["kl"] for r in rows] for rows in (a, b)], dtype=torch.float64)
+error = torch.tensor([[r["error"] for r in rows] for rows in (a, b)], dtype=torch.float64)
+price = (error[0] - error[1]) / (kl[1] - kl[0])
+axes.plot({})"""
+    + LABELS
+)
 RUNS = 'axes.scatter([r["{}"] for r in rows], [r["{}"] for r in rows])' + LABELS
 COVER = """
 radius = torch.cdist(real, real).sort(1).values[:, k]
@@ -87,55 +123,46 @@ WRONG = {
         ("float('nan')", "Expected one number"),
     ],
     "1.2": [
-        ("return channels * size * size * math.log(levels)", "natural logarithm"),
-        ("return levels * math.log10(channels * size * size)", "swapped base"),
-        ("return levels ** (channels * size * size)", "number of images itself"),
-        ("return len(str(levels ** (channels * size * size)))", "is right"),
-        ("return size * size * math.log10(levels)", "channels are missing"),
-        ("return channels * size * math.log10(levels)", "Only one side"),
-        ("return channels * size * size", "count of values"),
-        ("return math.log10(float(levels) ** (channels * size**2))", "OverflowError"),
-        ("return math.log10(levels)", "n is missing"),
-        ("return channels * size * size * math.log10(levels) + 0.1", "is right"),
-        ("return (channels * size * size) ** math.log10(levels)", "is right"),
+        ("return log10_faces + n_values * math.log((2 * slack + 1) / levels)", "natural logarithm"),
+        ("return (math.log(10**log10_faces) + n_values * math.log((2 * slack + 1) / levels))", "is right"),
+        ("return n_values * math.log10((2 * slack + 1) / levels)", "single face"),
+        ("return n_values * math.log10((2 * slack + 1) / levels) - log10_faces", "not less likely"),
+        ("return n_values * math.log10(levels / (2 * slack + 1)) - log10_faces", "sign is flipped"),
+        ("return log10_faces + n_values * math.log10(2 * slack + 1)", "number of images near"),
+        ("return log10_faces + math.log10((2 * slack + 1) / levels)", "no n_values"),
+        ("return log10_faces + n_values * math.log10((slack + 1) / levels)", "both directions"),
+        ("return log10_faces + n_values * math.log10((2 * slack or 1) / levels)", "exact value counts"),
+        ("return log10_faces - n_values * math.log10(levels)", "exact hit"),
+        ("return 10**log10_faces * ((2 * slack + 1) / levels) ** n_values", "is right"),
+        ("return 0.0 * (10**log10_faces * ((2 * slack + 1) / levels) ** n_values)", "Never leave"),
+        ("return math.log10(10**log10_faces * ((2 * slack + 1) / levels) ** n_values)", "ValueError"),
+        ("return log10_faces + n_values * (2 * slack + 1) / levels", "is right"),
     ],
     "1.3": [
-        ("return t[:, None] * z_a + (1 - t[:, None]) * z_b", "backwards"),
-        ("return z_a + t[:, None] * z_b", "no weight on z_a"),
-        ("return ((1 - t[:, None]) * z_a + t[:, None] * z_b).T", "(8, T)"),
-        ("return (1 - t) * z_a + t * z_b", "its own t"),
-        ("return (z_a + z_b) / 2", "Expected the shape"),
-        ("return [[0.0] * 8] * len(t)", "largest difference"),
-        ("u = torch.linspace(0, 1, len(t))[:, None]\nreturn (1 - u) * z_a + u * z_b", "given t"),
-        ("return z_a + t[:, None] * (z_a + z_b)", "wrong sign"),
-        ("return z_a + t[:, None] * (z_a - z_b)", "away from z_b"),
-        ("return t[:, None] * (z_b - z_a)", "start is missing"),
-        ("s = (3 * t**2 - 2 * t**3)[:, None]\nreturn (1 - s) * z_a + s * z_b", "largest difference"),
-        ("return ((1 - t[:, None]) * z_a + t[:, None] * z_b)[None]", "not (8, 8). More"),
+        (SHEET.format("(" + FOUR + ").transpose(0, 1)"), "Rows and columns"),
+        (SHEET.format("(" + FOUR + ").flip(0)"), "upside down"),
+        (SHEET.format("(" + FOUR + ").flip(1)"), "Left and right"),
+        (SHEET.format("(" + FOUR + ").flatten(0, 1)"), "Expected the shape"),
+        (SHEET.replace("linspace(0, 1, n)", "arange(n)").format(FOUR), "largest difference"),
+        (SHEET.replace("torch.linspace(0, 1, n)", "(torch.arange(n) / n)").format(FOUR), "last corner"),
+        (SHEET.format("z_a + s * (z_c - z_a) + t * (z_b - z_a)"), "z_d is not used"),
+        (SHEET.format("2 * (" + FOUR + ")"), "add up to 1"),
+        (SHEET.format("(z_a + s * (z_c - z_a) + z_a + t * (z_b - z_a)) / 2"), "two paths"),
+        (SHEET.format("torch.lerp(z_a, z_b, t).expand(n, n, 8)"), "blend downwards"),
+        (SHEET.format("z_a"), "Expected the shape"),
     ],
     "1.4": [
-        ("return mu + (2 * logvar).exp() * torch.randn(n, len(mu))", "squared twice"),
-        ("return mu + logvar * torch.randn(n, len(mu))", "it is a logarithm"),
-        ("return mu + 0.5 * logvar.exp() * torch.randn(n, len(mu))", "exponent"),
-        ("return mu + logvar.sqrt() * torch.randn(n, len(mu))", "negative number"),
-        ("return mu + (-logvar / 2).exp() * torch.randn(n, len(mu))", "sign"),
-        ("return mu + torch.randn(n, len(mu))", "not used"),
-        ("return mu + (logvar / 2).exp() * torch.rand(n, len(mu))", "means"),
-        (
-            "u = (torch.rand(n, len(mu)) - 0.5) * 12**0.5\n"
-            "return mu + (logvar / 2).exp() * u",
-            "not Gaussian",
-        ),
-        ("return mu + (logvar / 2).exp() * torch.randn(n, 1)", "not independent"),
-        ("return mu + (logvar / 2).exp() * torch.randn(len(mu))", "noise of its own"),
-        ("return mu.expand(n, -1)", "of its own"),
-        ("return mu + (logvar / 2).exp() * torch.randn(10000, 3)", "must be|size of tensor"),
-        ("return (mu + (logvar / 2).exp() * torch.randn(n, len(mu))).T", "Expected n draws"),
-        ("return (mu + (logvar / 2).exp() * torch.randn(len(mu))).expand(n, -1)", "of its own"),
-        ("return (mu + torch.randn(n, len(mu))) * (logvar / 2).exp()", "means"),
-        ("torch.manual_seed(1)\nreturn mu + (logvar / 2).exp() * torch.randn(n, len(mu))", "Two calls"),
-        ("rng = torch.Generator().manual_seed(1)\nreturn mu + (logvar / 2).exp() * torch.randn(n, len(mu), generator=rng)", "Two calls"),
-        ("rng = numpy.random.default_rng(1)\nreturn mu + (logvar / 2).exp() * rng.standard_normal((n, len(mu)))", "Two calls"),
+        ("return a + b", "largest|lies|not halved|Halfway"),
+        ("return a.int() + b.int()", "not halved"),
+        ("return (a.int() + b.int()).clamp(max=255).to(torch.uint8)", "clamped: it is not"),
+        ("return ((a.int() + b.int()).clamp(max=255) // 2).to(torch.uint8)", "over 127"),
+        ("return a // 2 + b // 2", "254"),
+        ("return (a.float() + b.float()) / 2", "no bytes"),
+        ("return (a.float() + b.float()) / 2 / 255", "from 0 to 1"),
+        ("return a", "Halfway between"),
+        ("return ((a.int() + b.int()) // 2).to(torch.uint8).sum(0)", "Expected the shape"),
+        ("return ((a.int() + b.int()) // 2).tolist()", "no bytes"),
+        ("return torch.maximum(a, b)", "Halfway between"),
     ],
     "1.5": [
         ("axes.plot(range(1, 601), variances)" + LABELS, "own variance"),
@@ -150,6 +177,16 @@ WRONG = {
         ("axes.stairs(variances, numpy.arange(0.5, 601))" + LABELS, "own variance"),
         ("axes.fill_between(range(1, 601), 1 - variances.cumsum(0) / variances.sum())" + LABELS, "lost"),
     ],
+    "1.6": [
+        (FREEZE.format(LAST, IMAGES, "[8 - k for k in m], d"), "that *move*"),
+        (FREEZE.format(LAST, IMAGES, "d, m"), "swapped"),
+        (FREEZE.format(LAST, "frozen", "m, d"), "dimension of the knobs"),
+        (FREEZE.format("frozen[:, : 8 - k] = 0", IMAGES, "m, d"), "first knobs"),
+        (FREEZE.format(LAST, "faces.render(knobs, 16)", "m, d"), "does not change"),
+        (FREEZE.replace("knobs.clone()", "knobs").format(LAST, IMAGES, "m, d"), "freeze a copy"),
+        (FREEZE.format("frozen[:, k:] = 1", IMAGES, "m, d"), "heights are not"),
+        (FREEZE.replace("range(3, 9)", "range(3, 8)").format(LAST, IMAGES, "m, d"), "6 points"),
+    ],
     "2.1": [
         ("0.5", "best"),
         ("2", "(w - 3)^2 / 2"),
@@ -158,17 +195,20 @@ WRONG = {
         ("-1", "positive"),
     ],
     "2.2": [
-        ("return 2 * (x - x_hat)", "sign"),
-        ("return x_hat - x", "factor 2"),
-        ("return (x_hat - x) ** 2", "squares themselves"),
-        ("return x - x_hat", "factor 2 is missing and"),
-        ("return 2 * (x_hat - x) / x[0].numel()", "mean* over an image"),
-        ("return 2 * (x_hat - x) / x.numel()", "batch and the pixels"),
-        ("return (x - x_hat).square().flatten(1).sum(1)", "not its gradient"),
-        ("return (2 * (x_hat - x)).sum()", "summed over everything"),
-        ("return (x_hat - x).sign()", "|x - x_hat|"),
-        ("return 3 * (x_hat - x)", "1.5 times"),
-        ("x_hat.requires_grad_()\nreturn torch.autograd.grad((x - x_hat).square().sum(), x_hat)", "not (4, 3, 5, 5). More"),
+        ("return 2 * (x - z @ W - b) @ W.T", "sign"),
+        ("return (z @ W + b - x) @ W.T", "factor 2"),
+        ("return (x - z @ W - b) @ W.T", "factor 2 is missing and"),
+        ("return 2 * (z @ W + b - x)", "gradient in x_hat"),
+        ("return 2 * (z @ W + b - x) @ W", "cannot be multiplied"),
+        ("return 2 * (z @ W - x) @ W.T", "b is missing"),
+        ("return 2 * (b - x) @ W.T", "z itself"),
+        ("return z.T @ (2 * (z @ W + b - x))", "in W, not in z"),
+        ("return (2 * (z @ W + b - x) @ W.T).sum(0)", "summed over the images"),
+        ("return (2 * (z @ W + b - x) @ W.T) / x.numel()", "batch and the pixels"),
+        ("return (2 * (z @ W + b - x) @ W.T) / x.shape[1]", "*mean* over an image"),
+        ("return (2 * (z @ W + b - x) @ W.T) / len(x)", "mean over the batch"),
+        ("return (z @ W + b - x).square().sum(1)", "not its gradient"),
+        ("return 3 * (z @ W + b - x) @ W.T", "1.5 times"),
     ],
     "2.3": [
         ("return F.mse_loss(x_hat, x, reduction='sum')", "summed over the batch"),
@@ -213,6 +253,22 @@ WRONG = {
         ("torch.manual_seed(1)\nreturn torch.distributions.MultivariateNormal(codes.mean(0), codes.T.cov()).sample((n,))", "Two calls"),
         ("numpy.random.seed(1)\nreturn numpy.random.multivariate_normal(codes.mean(0), codes.T.cov(), n)", "Two calls"),
     ],
+    "2.6": [
+        (DENOISE.replace("sigma * torch.randn_like(x)", "0"), "where is the noise"),
+        (DENOISE.replace("randn_like(x)", "randn(x.shape[1])"), "same noise"),
+        (DENOISE.replace("randn_like", "rand_like"), "not 0"),
+        (DENOISE.replace("torch.randn_like(x)", "12**0.5 * (torch.rand_like(x) - 0.5)"), "not Gaussian"),
+        (DENOISE.replace("sigma *", "sigma**2 *"), "deviation of 0.09"),
+        (DENOISE.replace("x_hat = model(x +", "x = x +").replace("randn_like(x))", "randn_like(x)\nx_hat = model(x)"), "*noisy* images"),
+        (DENOISE.replace("optimizer.zero_grad()\n", ""), "zero_grad"),
+        (DENOISE.replace("optimizer.step()\n", ""), "not changed"),
+        (DENOISE.replace("losses", "-losses"), "uphill"),
+        (DENOISE.replace(".mean()", ".sum()"), "sum over the batch"),
+        (DENOISE.replace("losses.squared_error(x, x_hat).mean()", "F.mse_loss(x_hat, x)"), "sum each image"),
+        (DENOISE.replace("return loss", "return -loss"), "loss that is returned"),
+        (DENOISE.replace("return loss", ""), "return"),
+        (DENOISE.replace("model(x + sigma * torch.randn_like(x))", "torch.stack([model(y) for y in x + sigma * torch.randn_like(x)])"), "call it once"),
+    ],
     "3.1": [
         ("10", "half is missing"),
         ("0.5", "one dimension"),
@@ -222,7 +278,7 @@ WRONG = {
         ("20", "not it"),
     ],
     "3.2": [
-        ("return mu + logvar.exp() * torch.randn_like(mu)", "variance"),
+        ("return mu + (2 * logvar).exp() * torch.randn_like(mu)", "squared twice"),
         ("return torch.distributions.Normal(mu, (logvar / 2).exp()).sample()", "no gradient"),
         ("return mu + (logvar / 2).exp() * torch.randn(mu.shape[1])", "share one eps"),
         ("return mu + (logvar / 2).exp() * torch.randn(len(mu), 1)", "All dimensions"),
@@ -287,12 +343,15 @@ WRONG = {
         ("return -losses.bernoulli_nll(x, logits) - losses.kl_to_prior(mu, logvar)", "sign is flipped"),
     ],
     "3.5": [
-        (RUNS.format("error", "kl"), "swapped"),
-        (RUNS.format("name", "error"), "decoder's variance"),
-        (RUNS.format("name", "kl"), "KL against"),
-        (RUNS.format("kl", "fidelity"), "samples"),
-        ('axes.plot([r["error"] for r in rows])' + LABELS, "number of the row"),
-        (RUNS.format("kl", "error").replace("y", ""), "SyntaxError|NameError|Label|AttributeError"),
+        (PAIRS.format("kl.mean(0), -price"), "sign is flipped"),
+        (PAIRS.format("kl.mean(0), 1 / price"), "upside down"),
+        (PAIRS.format("kl[0], price"), "mean of their KL"),
+        (PAIRS.format("kl[1], price"), "in the middle"),
+        (PAIRS.format("price, kl.mean(0)"), "swapped"),
+        (PAIRS.format("kl.mean(0), (error[0] - error[1]).abs()"), "divide it"),
+        (RUNS.format("kl", "error"), "error itself"),
+        ('axes.plot([r["kl"] for r in rows], [r["error"] / r["kl"] for r in rows])' + LABELS, "changes of both"),
+        (PAIRS.format("price"), "point is missing|heights are not"),
     ],
     "3.6": [
         ("return log_w.mean(0)", "mean of the logarithms"),
@@ -496,28 +555,32 @@ WRONG = {
 RIGHT = {
     "1.1": ["0.02", "0.01"],
     "1.2": [
-        "return math.log10(levels ** (channels * size**2))",
-        "return channels * size**2 * math.log(levels) / math.log(10)",
-        "return torch.tensor(levels).double().log10() * channels * size**2",
+        "n, d = log10_faces, n_values\n"
+        "return n + d * math.log10(2 * slack + 1) - d * math.log10(levels)",
+        "share = torch.tensor((2 * slack + 1) / levels).double()\n"
+        "return share.log10() * n_values + log10_faces",
+        "near = (2 * slack + 1) ** n_values\n"
+        "return log10_faces + math.log10(near) - math.log10(levels**n_values)",
     ],
     "1.3": [
-        "return torch.lerp(z_a, z_b, t[:, None])",
-        "return torch.stack([z_a + s * (z_b - z_a) for s in t])",
-        "return ((1 - t[:, None]) * z_a + t[:, None] * z_b).numpy()",
-        "return [((1 - s) * z_a + s * z_b).tolist() for s in t.double()]",
-        "return [(1 - s) * z_a + s * z_b for s in t]",
-        "return ((1 - t[:, None]) * z_a + t[:, None] * z_b).flip(0).numpy()[::-1]",
-        "return torch.outer(1 - t, z_a).double() + torch.outer(t, z_b)",
-        "return torch.stack([1 - t, t], 1) @ torch.stack([z_a, z_b])",
-        "return (z_a[:, None] + (z_b - z_a)[:, None] * t).T",
+        SHEET.format(FOUR),
+        SHEET.format(f"({FOUR}).numpy()"),
+        SHEET.format(f"({FOUR}).double().tolist()"),
+        "s = torch.linspace(0, 1, n)\n"
+        "left = [z_a + u * (z_c - z_a) for u in s]\n"
+        "right = [z_b + u * (z_d - z_b) for u in s]\n"
+        "return torch.stack([torch.lerp(a, b, s[:, None]) "
+        "for a, b in zip(left, right)])",
+        "u = torch.linspace(0, 1, n)\nw = torch.stack([1 - u, u])\n"
+        "z = torch.stack([z_a, z_b, z_c, z_d]).view(2, 2, 8)\n"
+        "return torch.einsum('is,jt,ijk->stk', w, w, z)",
     ],
     "1.4": [
-        "return torch.normal(mu.expand(n, -1), logvar.exp().sqrt().expand(n, -1))",
-        "return torch.distributions.Normal(mu, (logvar / 2).exp()).sample((n,))",
-        "return torch.randn(n, len(mu)).double() * logvar.exp() ** 0.5 + mu",
-        "return torch.distributions.MultivariateNormal("
-        "mu, torch.diag(logvar.exp())).sample((n,)).numpy()",
-        "noise = numpy.random.randn(n, len(mu))\nreturn mu + (logvar / 2).exp() * noise",
+        "return ((a.float() + b.float()) / 2).to(torch.uint8)",
+        "return ((a.int() + b.int() + 1) // 2).to(torch.uint8)",
+        "return a // 2 + b // 2 + (a & b & 1)",
+        "return ((a.numpy().astype(int) + b.numpy()) // 2).astype('uint8')",
+        "return torch.lerp(a.double(), b.double(), 0.5).round().to(torch.uint8)",
     ],
     "1.5": [
         "axes.plot(range(1, 601), 100 * variances.cumsum(0) / variances.sum())"
@@ -536,13 +599,16 @@ RIGHT = {
         + LABELS,
         "axes.vlines(range(1, 601), 0, variances.cumsum(0) / variances.sum())" + LABELS,
     ],
+    "1.6": [
+        FREEZE.format(LAST, IMAGES, "m, d"),
+        FREEZE.format("frozen[:, k:8] = 0", IMAGES, 'm, d, "o"'),
+    ],
     "2.1": ["1", "torch.tensor(1.0)", "__import__('fractions').Fraction(1, 1)"],
     "2.2": [
-        "x_hat.requires_grad_(True)\n"
-        "(x - x_hat).square().sum().backward()\nreturn x_hat.grad",
-        "return -2 * (x - x_hat).double()",
-        "return torch.autograd.functional.jacobian("
-        "lambda y: (x - y).square().sum(), x_hat)",
+        "z.requires_grad_(True)\n"
+        "(x - z @ W - b).square().sum().backward()\nreturn z.grad",
+        "return -2 * (x - z @ W - b).double() @ W.double().T",
+        "return torch.einsum('bd,kd->bk', 2 * (z @ W + b - x), W)",
     ],
     "2.3": [
         "return F.mse_loss(x_hat, x, reduction='none').flatten(1).sum(1)",
@@ -573,6 +639,17 @@ RIGHT = {
         "w = torch.randn(n, len(c)).double() / len(c) ** 0.5\n"
         "return codes.mean(0) + w @ c",
         "return numpy.random.multivariate_normal(codes.mean(0), codes.T.cov(), n)",
+    ],
+    "2.6": [
+        DENOISE,
+        DENOISE.replace("return loss", "return loss.item()"),
+        DENOISE.replace(
+            "sigma * torch.randn_like(x)", "torch.normal(0, sigma, x.shape)"
+        ),
+        DENOISE.replace(
+            "losses.squared_error(x, x_hat).mean()",
+            "F.mse_loss(x_hat, x, reduction='sum') / len(x)",
+        ),
     ],
     "3.1": ["5", "5.0", "torch.tensor([5.0])"],
     "3.2": [
@@ -606,8 +683,8 @@ RIGHT = {
         "return (r + losses.kl_to_prior(mu, logvar).sum()) / len(x)",
     ],
     "3.5": [
-        RUNS.format("kl", "error"),
-        "rows = rows[::-1]\n" + RUNS.format("kl", "error"),
+        PAIRS.format("kl.mean(0), price"),
+        "rows = rows[::-1]" + PAIRS.format("kl.mean(0), price"),
     ],
     "3.6": [
         "m = log_w.max(0).values\nreturn m + (log_w - m).exp().mean(0).log()",

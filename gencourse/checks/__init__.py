@@ -3,6 +3,7 @@
     checks.check("3.2", my_function)    right, or what is wrong with it
     checks.hint("3.2")                  the next of three hints
     checks.report("3")                  what is attempted and solved in lesson 03
+    with checks.reveal("3.1"): ...      what the block prints, folded
 
 An answer is run with copies of the inputs, for at most `SECONDS`. What it raises is
 shown with its place. The exercises themselves, with their hints and the wrong answers
@@ -11,9 +12,11 @@ that they know, are in `lesson01.py` to `lesson06.py`.
 
 import inspect
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -39,6 +42,7 @@ class Verdict:
     picture: Any = None
     error: BaseException | None = None
     attempted: bool = False
+    fold: str = ""  # the line behind which a notebook hides it
 
     def __bool__(self) -> bool:
         return self.passed
@@ -49,6 +53,11 @@ class Verdict:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
+        if self.fold:
+            if self.picture is not None:
+                _show_folded(f"{self.fold}: the picture", self.picture)
+            _show_folded(self.fold, self.text)
+            return
         if self.picture is not None:
             display(self.picture)
         print(self.text)
@@ -95,6 +104,8 @@ def check(number: str, *answers: Any) -> Verdict:
 def solution(number: str, *answers: Any) -> Verdict:
     """Check the course's own answer, without counting it as the learner's.
 
+    A notebook shows the verdict folded, so that Run All gives nothing away.
+
     Raises:
         AssertionError: the check does not accept it.
     """
@@ -102,7 +113,26 @@ def solution(number: str, *answers: Any) -> Verdict:
     if not verdict:
         raise AssertionError(f"the solution fails: {verdict.text}") from verdict.error
     text = verdict.text.replace("right.", "this solution is right.", 1)
-    return Verdict(text, True, verdict.picture)
+    text = _wrap(" ".join(text.split()))
+    return Verdict(
+        text, True, verdict.picture, fold=f"Exercise {number}: what the solution gives"
+    )
+
+
+@contextmanager
+def reveal(number: str) -> Iterator[None]:
+    """Fold what the block prints: the experiment whose result an exercise predicts.
+
+        with checks.reveal("1.1"):
+            print(f"{inside:.3f} of the points lie in the ball")
+
+    Raises:
+        ValueError: there is no such exercise.
+    """
+    number, printed = _find(number).number, StringIO()
+    with redirect_stdout(printed):
+        yield
+    _show_folded(f"Exercise {number}: what the experiment gives", printed.getvalue())
 
 
 def hint(number: str, level: int = 0) -> Verdict:
@@ -219,6 +249,14 @@ def _what_was_raised(error: BaseException) -> str:
     except Exception:  # whatever its own __str__ may do
         pass
     return "\n".join([_wrap(summary), *places[-5:]])
+
+
+def _show_folded(title: str, content: Any) -> None:
+    from IPython.display import display
+
+    from gencourse import plot
+
+    display(plot.Folded(title, content))
 
 
 def _wrap(text: str) -> str:

@@ -2,12 +2,19 @@
 
 import math
 
+import numpy
 import torch
 
-from gencourse import faces
-from gencourse.checks.compare import NotAttempted, Wrong, compare, scalar
+from gencourse import faces, metrics
+from gencourse.checks.compare import (
+    NotAttempted,
+    Wrong,
+    compare,
+    name_mistake,
+    numbers,
+    scalar,
+)
 from gencourse.checks.drawing import drawn, match_curve
-from gencourse.checks.draws import draws_of, judge_gaussian, refuse_other_shapes
 from gencourse.checks.exercise import exercise
 
 
@@ -44,104 +51,174 @@ def ball_in_cube(trial, prediction):
 
 @exercise(
     "1.2",
-    "How many images are there?",
+    "Near misses count, too",
     (
-        "Each value can take `levels` values, independently of the others. How many "
-        "ways are there for two values? For n?",
-        "There are levels ** n images, with n = channels * size * size. That number "
-        "may be too large for a float, but its logarithm is not.",
-        "log10(levels ** n) = n * log10(levels).",
+        "How many levels may one value take if it may be off by `slack` levels, up or "
+        "down? Which share of all levels is that?",
+        "2 * slack + 1 of `levels` levels, for each of the n_values values on its own: "
+        "multiply the shares. Then there are many faces; a chance of any of them is at "
+        "most the sum.",
+        "log10 of a product is a sum: log10_faces + n_values * log10((2 * slack + 1) / "
+        "levels).",
     ),
 )
-def log10_images(trial, answer):
-    for size, channels, levels in ((8, 1, 17), (32, 3, 256), (128, 3, 256)):
-        n = channels * size * size
-        log10 = math.log10(levels)
-        got = trial.run(answer, size, channels, levels)
-        text = f"{size} x {size}, {channels} channel(s), {levels} levels"
-        if isinstance(got, int) and got == levels**n:
-            raise Wrong("That is the number of images itself; take its logarithm.")
+def chance_of_a_near_miss(trial, answer):
+    for n, levels, slack, faces_log10 in (
+        (192, 17, 2, 9.8),
+        (64, 256, 0, 4.0),
+        (49_152, 256, 10, 19.3),
+    ):
+        near, log10_levels = math.log10(2 * slack + 1), math.log10(levels)
+        want = faces_log10 + n * (near - log10_levels)
         mistakes = {
-            "You took the natural logarithm; digits need log10.": n * math.log(levels),
-            "That is log2, in bits; digits need log10.": n * math.log2(levels),
-            "The channels are missing.": n / channels * log10,
-            "Only one side is counted: there are size * size pixels.": n / size * log10,
-            "You swapped base and exponent: every value has `levels` choices, so there "
-            "are levels ** n images, not n ** levels.": levels * math.log10(n),
-            "The n is missing: this is the logarithm for a single value.": log10,
-            "This is the count of values n; how many images do they make?": n,
+            "You took the natural logarithm; digits need log10.": faces_log10
+            + n * (near - log10_levels) * math.log(10),
+            "That is the chance for a single face. More faces make it likelier, so add "
+            "log10_faces.": want - faces_log10,
+            "More faces make it likelier, not less likely: add log10_faces.": (
+                want - 2 * faces_log10
+            ),
+            "The sign is flipped: a chance is below 1, its logarithm below 0.": -want,
+            "That is the number of images near a face. Divide by that of all images.": (
+                faces_log10 + n * near
+            ),
+            "There is no n_values: this is the chance for a single value.": (
+                faces_log10 + near - log10_levels
+            ),
         }
-        what = f"log10 of the number of images ({text})"
-        compare(got, n * log10, mistakes, what, tolerance=1e-5)
+        if slack:
+            mistakes |= {
+                "A value may be off in both directions: 2 * slack + 1 levels.": (
+                    faces_log10 + n * math.log10((slack + 1) / levels)
+                ),
+                "The exact value counts, too: 2 * slack + 1 levels.": (
+                    faces_log10 + n * math.log10(2 * slack / levels)
+                ),
+                "There is no slack in it: this is the chance of an exact hit.": (
+                    faces_log10 - n * log10_levels
+                ),
+            }
+        got = trial.run(answer, n, levels, slack, faces_log10)
+        if scalar(got, "the logarithm") == 0:
+            raise Wrong(
+                "This is 0: such a chance is far too small for a float. Never leave "
+                "the logarithms."
+            )
+        what = f"log10 of the chance ({n:,} values, {levels} levels, slack {slack})"
+        compare(got, want, mistakes, what, tolerance=1e-5)
     return (
-        "The digits of lesson 02's last section: 8 x 8 and 17 levels, 10^78.7 images."
+        f"With a slack of ten levels the chance is still at most 10^{want:,.0f}: what "
+        "counts as a face does not matter, search is hopeless anyway."
     )
 
 
 @exercise(
     "1.3",
-    "Blend knobs",
+    "Blend four faces",
     (
-        "At t = 0 you want z_a, at t = 1 z_b, and halfway the mean of the two.",
-        "(1 - t) z_a + t z_b, for each t. t has the shape (T,), z_a has (8,): what "
-        "shape must t have so that the product is (T, 8)?",
-        "t[:, None] has the shape (T, 1): (1 - t[:, None]) * z_a + t[:, None] * z_b.",
+        "A sheet is a path of paths: go from z_a down to z_c and from z_b down to z_d, "
+        "then from the one to the other.",
+        "Row s, column t: (1 - t) * left[s] + t * right[s], with left[s] = (1 - s) * "
+        "z_a + s * z_c. In one go, let s have the shape (n, 1, 1) and t (1, n, 1).",
+        "s = torch.linspace(0, 1, n)[:, None, None]; t = s.transpose(0, 1); left = "
+        "torch.lerp(z_a, z_c, s); right = torch.lerp(z_b, z_d, s); return "
+        "torch.lerp(left, right, t).",
     ),
 )
-def blend_knobs(trial, answer):
-    z_a, z_b = faces.sample_knobs(2, seed=3)
-    for n in (8, 7, 1):  # with eight steps (T,) fits (8,) by accident
-        t = torch.rand(n)
-        ruler = torch.linspace(0, 1, n)[:, None]
-        want = (1 - t[:, None]) * z_a + t[:, None] * z_b
-        matched_with_knobs = (1 - t) * z_a + t * z_b if n == 8 else torch.tensor([])
+def blend_four_faces(trial, answer):
+    z_a, z_b, z_c, z_d = faces.sample_knobs(4, seed=3)
+
+    def sheet(a, b, c, d, steps):
+        s, t = steps[:, None, None], steps[None, :, None]
+        return (1 - s) * ((1 - t) * a + t * b) + s * ((1 - t) * c + t * d)
+
+    for n in (8, 5, 2):  # with eight steps (n,) fits (8,) by accident
+        steps = torch.linspace(0, 1, n)
+        want = sheet(z_a, z_b, z_c, z_d, steps)
+        s, t = steps[:, None, None], steps[None, :, None]
+        down, right = z_a + s * (z_c - z_a), z_a + t * (z_b - z_a)
         mistakes = {
-            "The path runs backwards: at t = 0 it must be at z_a.": z_a + z_b - want,
-            "The steps are not at the given t; t need not be evenly spaced.": (
-                (1 - ruler) * z_a + ruler * z_b
+            "Rows and columns are swapped: z_b belongs at the upper right.": (
+                want.transpose(0, 1)
             ),
-            "It has the shape (8, T): there must be a row per t, not per knob.": want.T,
-            "There is no weight on z_a: multiply it by 1 - t.": z_a + t[:, None] * z_b,
-            "z_a + t (z_a + z_b) has a wrong sign: add t (z_b - z_a).": (
-                z_a + t[:, None] * (z_a + z_b)
+            "The sheet is upside down: z_a belongs at the upper left.": want.flip(0),
+            "Left and right are swapped: z_a belongs at the upper left.": want.flip(1),
+            "The steps stop before the last corner: linspace reaches it.": sheet(
+                z_a, z_b, z_c, z_d, torch.arange(n) / n
             ),
-            "z_a + t (z_a - z_b) leads away from z_b: add t (z_b - z_a).": (
-                z_a + t[:, None] * (z_a - z_b)
+            "The corner z_d is not used: blend *four* faces.": down + right - z_a,
+            "At every place the weights of the four faces must add up to 1.": (
+                2 * want
             ),
-            "The start is missing: this is only the way from z_a, so add z_a.": (
-                t[:, None] * (z_b - z_a)
+            "At each place, this is the mean of two paths that start at z_a.": (
+                (down + right) / 2
             ),
-            "Each knob gets its own t: t of shape (8,) was matched with the knobs, not "
-            "with the steps. Make it (T, 1).": matched_with_knobs,
+            "There is one row of faces here, n times: blend downwards, too.": (
+                right.expand(n, n, 8)
+            ),
         }
-        compare(trial.run(answer, z_a, z_b, t), want, mistakes, "the path")
-    return "Such a path is a straight line in latent space and a curve in image space."
+        compare(trial.run(answer, z_a, z_b, z_c, z_d, n), want, mistakes, "the sheet")
+    return (
+        "Flat in latent space, this sheet is curved in image space. To see it: "
+        "plot.grid(list(faces.render(sheet.flatten(0, 1)).unflatten(0, (n, n)))), "
+        "with an alt text."
+    )
 
 
 @exercise(
     "1.4",
-    "Spot the bug: the spread of a draw",
+    "Spot the bug: a ghost that glitters",
     (
-        "logvar is the logarithm of the variance, so exp(logvar) is the variance. What "
-        "does a standard normal number have to be multiplied by?",
-        "Multiplying by s makes the standard deviation s, and the variance s^2. For a "
-        "variance of exp(logvar) you need its square root.",
-        "The square root of exp(logvar) is exp(logvar / 2).",
+        "Print a, b and a + b for one bright pixel, say 200 and 180. The sum should be "
+        "380.",
+        "A uint8 has 256 levels: 380 becomes 380 - 256 = 124. Half of it is 62, and "
+        "190 is right.",
+        "Leave the bytes before adding, return to them at the end: ((a.int() + "
+        "b.int()) // 2).to(torch.uint8).",
     ),
 )
-def spread_of_a_draw(trial, answer):
-    mu, logvar = torch.tensor([0.5, -1.0, 3.0]), torch.tensor([-2.0, 0.0, 1.5])
-    draws = draws_of(trial, answer, mu, logvar, 10_000, shape=(10_000, 3))
-    if torch.allclose(draws.std(0), logvar.exp().double(), rtol=0.05):
+def ghost_that_glitters(trial, answer):
+    a, b = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    a[0, 0], b[0, 0] = 255, 255
+    exact = (a.double() + b.double()) / 2
+    got = trial.run(answer, a, b)
+    values = numbers(got, "the midpoint")
+    bright = (a.int() + b.int() > 255).flatten().nonzero()[0].item()
+    pair = f"{a.flatten()[bright]} and {b.flatten()[bright]}"
+    wrapped = (a + b).double()
+    if values.shape == a.shape and (values - wrapped / 2).abs().max() <= 0.5:
         raise NotAttempted(
-            "this is the code as published, or does the same. A variance of exp(-2) = "
-            f"0.14 is asked for, and the draws have {draws[:, 0].var():.2f}."
+            "this is the starter, or does the same: halfway between the values "
+            f"{pair} it gives {values.flatten()[bright]:g}."
         )
-    judge_gaussian(draws, mu, logvar)
-    for n, k in ((4, 3), (5, 2)):
-        few = trial.run(answer, torch.zeros(k), torch.zeros(k), n)
-        refuse_other_shapes(few, (n, k))
-    return "The bug shows only where logvar is not 0, which is why it is easily missed."
+    mistakes = {
+        "That is the sum, clamped: it is not halved.": (2 * exact).clamp(max=255),
+        "That is the sum: it is not halved.": 2 * exact,
+        "The sum is clamped before it is halved: no value gets over 127.": (
+            (2 * exact).clamp(max=255) // 2
+        ),
+        "Both halves are rounded down, and halfway between 255 and 255 you get 254. "
+        "Add first, with more room than 256 levels.": (a // 2 + b // 2).double(),
+        "The result is right, but from 0 to 1. Bytes go from 0 to 255.": exact / 255,
+    }
+    name_mistake(values, mistakes, tolerance=1e-6)
+    if values.shape != a.shape:
+        compare(values, exact, what="the midpoint")
+    if not (values - exact).abs().max() <= 0.5:
+        at = (values - exact).abs().nan_to_num(math.inf).argmax()
+        raise Wrong(
+            f"Halfway between {a.flatten()[at]} and {b.flatten()[at]} lies "
+            f"{exact.flatten()[at]:g}, not {values.flatten()[at]:g}."
+        )
+    if getattr(got, "dtype", None) not in (torch.uint8, numpy.dtype("uint8")):
+        raise Wrong(
+            "The values are right, but they are no bytes any more: end with "
+            ".to(torch.uint8)."
+        )
+    return (
+        "Nothing crashed, and dark faces looked right: the sum overflows only where "
+        "both are bright. Floats in [0, 1], as in this course, have no such edge."
+    )
 
 
 @exercise(
@@ -186,4 +263,57 @@ def what_pca_keeps(trial, answer):
         f"knobs, and yet it takes {enough} straight directions to keep 95% of their "
         "variance, because they lie on a curved sheet. (Section 5 counts more, on more "
         "and larger images.)"
+    )
+
+
+@exercise(
+    "1.6",
+    "Plot and say: freeze the knobs",
+    (
+        "Write it for one number of moving knobs first: set the others to 0, render, "
+        "and ask metrics.two_nn_dimension for its estimate and its error.",
+        "Work on a copy, knobs.clone(), or the next round finds the knobs of this one "
+        "already frozen. The last 8 - m knobs are frozen[:, m:].",
+        "for m in (3, ..., 8): frozen = knobs.clone(); frozen[:, m:] = 0; d, _ = "
+        "metrics.two_nn_dimension(faces.render(frozen, 16)). Then axes.plot(m, d).",
+    ),
+)
+def freeze_the_knobs(trial, answer):
+    knobs = faces.sample_knobs(1000, seed=5)
+    moving = range(3, 9)
+
+    def estimates(keep, of_images=True):
+        found = []
+        for m in moving:
+            frozen = torch.zeros_like(knobs)
+            frozen[:, keep(m)] = knobs[:, keep(m)]
+            points = faces.render(frozen, 16) if of_images else frozen
+            found.append(metrics.two_nn_dimension(points)[0])
+        return found
+
+    alt = "Your curve: TwoNN's estimate against the number of knobs that move."
+    points = drawn(trial, answer, knobs, alt=alt)
+    d = estimates(lambda m: slice(m))
+    mistakes = {
+        "The heights are right. To the right goes the number of knobs that *move*, 8 "
+        "for no frozen one.": ([8 - m for m in moving], d),
+        "The axes are swapped: the number of moving knobs to the right.": (d, moving),
+        "This is the dimension of the knobs; render them and ask the images.": (
+            moving,
+            estimates(lambda m: slice(m), of_images=False),
+        ),
+        "The first knobs are frozen here; freeze the last ones.": (
+            moving,
+            estimates(lambda m: slice(8 - m, 8)),
+        ),
+        "The estimate does not change: were the knobs rendered before they were "
+        "frozen?": (moving, [d[-1]] * len(d)),
+        "All have the estimate of the fewest: freeze a copy, knobs.clone(), each "
+        "time.": (moving, [d[0]] * len(d)),
+    }
+    match_curve(points, moving, d, mistakes)
+    return (
+        f"Only you can grade the sentence. Ours: from {d[-1]:.1f} for eight knobs to "
+        f"{d[0]:.1f} for three, each frozen knob takes away about one dimension. A "
+        "ruler that may be off by one still sees a difference of one."
     )

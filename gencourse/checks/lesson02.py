@@ -1,5 +1,7 @@
 """The exercises of lesson 02, with their hints and the wrong answers that they know."""
 
+import copy
+
 import torch
 
 from gencourse import faces, losses
@@ -50,35 +52,40 @@ def largest_step(trial, prediction):
 
 @exercise(
     "2.2",
-    "The gradient of the squared error",
+    "How the error reaches the code",
     (
-        "Take one pixel first: the derivative of (x - x_hat)^2 in x_hat, with the "
-        "chain rule.",
-        "The inner derivative of x - x_hat in x_hat is -1.",
-        "2 (x - x_hat) times -1 is 2 (x_hat - x). No sum: every pixel has its own.",
+        "The chain rule: the gradient in x_hat first, then what a change of z does to "
+        "x_hat.",
+        "In x_hat it is 2 (x_hat - x), a row for each image. And x_hat = z W + b "
+        "changes by W's row j when z_j grows by one.",
+        "2 * (x_hat - x) @ W.T, with x_hat = z @ W + b.",
     ),
 )
-def gradient_of_squared_error(trial, answer):
-    x, x_hat = torch.rand(4, 3, 5, 5), torch.rand(4, 3, 5, 5)
-    want = 2 * (x_hat - x)
-    squares = (x - x_hat).square()
+def error_reaches_the_code(trial, answer):
+    x, z = torch.rand(4, 7), torch.randn(4, 3)
+    W, b = torch.randn(3, 7), torch.randn(7)
+    x_hat = z @ W + b
+    in_x_hat = 2 * (x_hat - x)
+    want = in_x_hat @ W.T
     mistakes = {
         "The sign is flipped: downhill would lead away from x.": -want,
         "The factor 2 from the square is missing.": want / 2,
         "The factor 2 is missing and the sign is flipped.": -want / 2,
-        "That is the gradient of the *mean* over an image; take the sum.": want / 75,
-        "That is the gradient of the mean over the batch and the pixels.": want / 300,
+        "That is the gradient of the *mean* over an image; take the sum.": want / 7,
+        "That is the gradient of the mean over the batch and the pixels.": want / 28,
         "That is the mean over the batch; each image has its own loss here.": want / 4,
-        "This is the loss, not its gradient.": squares.flatten(1).sum(1),
-        "These are the squares themselves, not their derivative.": squares,
-        "You summed over the pixels: each has its own.": want.flatten(1).sum(1),
-        "You summed over everything; each pixel has its own derivative.": want.sum(),
-        "That is the derivative of |x - x_hat|.": (x_hat - x).sign(),
+        "This is the gradient in x_hat. How does x_hat change with z?": in_x_hat,
+        "This is the loss, not its gradient.": (x - x_hat).square().sum(1),
+        "You summed over the images: each has its own code.": want.sum(0),
+        "b is missing in x_hat.": 2 * (z @ W - x) @ W.T,
+        "z itself is missing in it: x_hat = z W + b.": 2 * (b - x) @ W.T,
+        "That is the gradient in W, not in z.": z.T @ in_x_hat,
     }
-    compare(trial.run(answer, x, x_hat), want, mistakes, "the gradient")
+    compare(trial.run(answer, x, z, W, b), want, mistakes, "the gradient")
     return (
-        "Each pixel is pulled straight towards its value, and the farther away it is, "
-        "the harder."
+        "What each pixel asks for is added up, weighted by what the code can do for "
+        "it. Backpropagation does this for each layer in turn, and goes on into the "
+        "encoder."
     )
 
 
@@ -120,7 +127,8 @@ def mean_for_sum(trial, answer):
         compare(got, want, mistakes, "the loss")
     return (
         "Alone, the two differ by a constant factor, which Adam hardly notices. Beside "
-        "a second term (lesson 03) the factor is its weight: 12,288 at 64 x 64 x 3."
+        "a second term (lesson 03) it multiplies the weight of that term, by 12,288 at "
+        "64 x 64 x 3."
     )
 
 
@@ -165,9 +173,11 @@ def price_of_a_shift(trial, answer):
     }
     match_curve(points, s, want, mistakes)
     return (
-        "Only you can grade the sentence. Ours: the price grows almost in proportion "
-        f"to the shift from the first pixel on, which nobody sees and which costs "
-        f"{want[1]:.0f} already."
+        "Only you can grade the sentence. Ours: the first pixel, which nobody sees, "
+        f"costs {want[1]:.0f} already, and the second about as much again, because "
+        "edges move; in a smooth image a small shift would cost almost nothing. Far "
+        f"away the curve flattens ({want[8]:.0f}, not {8 * want[1]:.0f}): there the "
+        "loss hardly says in which direction to move."
     )
 
 
@@ -242,3 +252,87 @@ def _compare_covariance(got, want):
         f"The variances of the draws are {listed(got.diagonal())}, those of the codes "
         f"{listed(variances)}; compare draws.T.cov() with codes.T.cov()."
     )
+
+
+@exercise(
+    "2.6",
+    "A denoising autoencoder",
+    (
+        "Only the encoder's input is noisy. What should the decoder draw, the noisy "
+        "image or the clean one?",
+        "x_noisy = x + sigma * torch.randn_like(x) goes into the model; the loss "
+        "compares what comes out with x.",
+        "x_hat = model(x + sigma * torch.randn_like(x)); loss = "
+        "losses.squared_error(x, x_hat).mean(); optimizer.zero_grad(); "
+        "loss.backward(); optimizer.step(); return loss.",
+    ),
+)
+def denoising_step(trial, answer):
+    model, seen = torch.nn.Linear(6, 6), []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    x, sigma, lr = torch.rand(2000, 6), 0.3, 0.02
+    old = _weights(model)
+    stale = [torch.randn_like(p) for p in model.parameters()]
+    for p, gradient in zip(model.parameters(), stale, strict=True):
+        p.grad = gradient.clone()  # what the step before has left behind
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    twin = copy.deepcopy(model)
+    loss = trial.run(answer, model, optimizer, x, sigma)
+    if len(seen) != 1 or seen[0].shape != x.shape:
+        raise Wrong(
+            f"The model was called {len(seen)} times; call it once, with all images."
+        )
+    noise = (seen[0] - x).double()
+    if noise.abs().max() < 1e-6:
+        raise Wrong("The model has seen the clean images: where is the noise?")
+    if (noise[1:] - noise[:1]).abs().max() < 1e-6:
+        raise Wrong("All images got the same noise: draw it for each value.")
+    if noise.mean().abs() > 0.02:
+        raise Wrong(
+            f"The mean of the noise is {noise.mean():.2f}, not 0: take "
+            "torch.randn_like."
+        )
+    if (noise.std() / sigma - 1).abs() > 0.05:
+        raise Wrong(
+            f"The noise has a deviation of {noise.std():.2f}; sigma is {sigma:g}."
+        )
+    if ((noise / sigma).pow(4).mean() - 3).abs() > 0.5:
+        raise Wrong("The noise is not Gaussian: take torch.randn_like.")
+    got = _weights(model)
+    if torch.equal(got, old):
+        raise Wrong(
+            "The model was not changed. Is backward() or step() missing, or is "
+            "zero_grad() between them?"
+        )
+
+    def value(target):
+        return losses.squared_error(target, twin(seen[0])).mean()
+
+    def after(loss):  # the weights after a step by this loss
+        gradients = torch.autograd.grad(loss, list(twin.parameters()))
+        return old - lr * torch.cat([g.flatten() for g in gradients])
+
+    want = after(value(x))
+    mistakes = {
+        "The decoder was asked for the *noisy* images, so it learns to draw noise. "
+        "Compare x_hat with x.": after(value(seen[0])),
+        "The old gradients were still there: optimizer.zero_grad() is missing, or "
+        "comes after backward().": want - lr * torch.cat([g.flatten() for g in stale]),
+        "The model went uphill: the sign of the loss is flipped.": 2 * old - want,
+        "That is the mean over the values of an image, too; sum each image.": (
+            old + (want - old) / 6
+        ),
+        "That is the sum over the batch; take the mean.": old + 2000 * (want - old),
+    }
+    compare(got, want, mistakes, "the weights after the step")
+    compare(
+        numbers(loss, "the loss").mean(), value(x), what="the loss that is returned"
+    )
+    return (
+        "A copy of the input no longer earns anything: the model must know what a face "
+        "is to take the noise away. Lesson 06 makes a generator of this idea."
+    )
+
+
+def _weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])

@@ -45,12 +45,12 @@ def off_center(trial, prediction):
 
 @exercise(
     "3.2",
-    "Reparameterize",
+    "Spot the bug: the spread of a draw",
     (
-        "Keep what is random apart from what is learned: draw something that does not "
-        "depend on mu and logvar, and then shift and stretch it.",
-        "z = mu + sigma * eps. sigma is exp(logvar / 2), and eps is standard normal, a "
-        "number of its own for every entry of mu, at every call.",
+        "logvar is the logarithm of the variance, so exp(logvar) is the variance. What "
+        "does a standard normal number have to be multiplied by?",
+        "Multiplying by s makes the standard deviation s, and the variance s^2. For a "
+        "variance of exp(logvar) you need its square root.",
         "return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu).",
     ),
 )
@@ -68,6 +68,12 @@ def reparameterize(trial, answer):
         raise Wrong("Some z are nan: logvar may be negative, so it has no root.")
     if torch.equal(draws, mu.double()):
         raise Wrong("z is mu: there is no noise.")
+    spread = draws.view(n, 4).std(0)
+    if torch.allclose(spread, logvars.flatten().exp().double(), rtol=0.05):
+        raise NotAttempted(
+            "this is the code as published, or does the same. A variance of exp(-2) = "
+            f"0.14 is asked for, and the draws have {spread[0].square():.2f}."
+        )
     refuse_repeated(draws, numbers(trial.run(answer, mu, logvar), "z"))
     eps = (draws - mu) / sigma
     if (eps[1:] - eps[:1]).abs().max() < 1e-3:
@@ -82,7 +88,10 @@ def reparameterize(trial, answer):
         exact=(torch.ones_like(mu), eps * sigma / 2),
         hint="torch.normal passes none on: scale and shift torch.randn_like yourself.",
     )
-    return "The draw is random, and the gradient flows through mu and sigma."
+    return (
+        "The draw is random, and the gradient flows through mu and sigma. The bug "
+        "shows only where logvar is not 0, which is why it is easily missed."
+    )
 
 
 @exercise(
@@ -235,36 +244,59 @@ def _judge_weight(beta):
 
 @exercise(
     "3.5",
-    "Plot and say: rate and distortion",
+    "Plot and say: what a nat buys",
     (
-        "What do you pay, and what do you get? The rate is the price, so it goes to "
-        "the right; one point for each row.",
-        "rate = [row['kl'] for row in rows], and the same for the error. Rate goes to "
-        "the right, error goes up.",
-        "axes.plot(rate, error, 'o-'), then axes.set(xlabel='KL, nats per image', "
-        "ylabel='squared error per image').",
+        "Between two neighboring runs the KL rises and the error falls. How much error "
+        "is gone for each nat?",
+        "price = -(change of the error) / (change of the KL), one number for each pair "
+        "of neighbors: five for six runs. It belongs at the KL in the middle.",
+        "for a, b in zip(rows, rows[1:]): middle = (a['kl'] + b['kl']) / 2; price = "
+        "(a['error'] - b['error']) / (b['kl'] - a['kl']). Then axes.plot(middle, "
+        "price, 'o-').",
     ),
 )
-def rate_distortion(trial, answer):
+def what_a_nat_buys(trial, answer):
     rows = store.results()["variances"]
-    kl, error, s2 = ([row[key] for row in rows] for key in ("kl", "error", "name"))
-    alt = "Your curve: squared error against KL, a point per trained VAE."
+    kl, error, s2 = (
+        torch.tensor([row[key] for row in rows], dtype=torch.float64)
+        for key in ("kl", "error", "name")
+    )
+    alt = "Your curve: the error that one nat takes away, against the KL."
     points = drawn(trial, answer, rows, alt=alt)
-    fidelity = [row["fidelity"] for row in rows]
-    loss = [a + b for a, b in zip(kl, error, strict=True)]
+    middle, price = (kl[1:] + kl[:-1]) / 2, -error.diff() / kl.diff()
     mistakes = {
-        "The axes are swapped: KL to the right, error up.": (error, kl),
-        "This is the error against the decoder's variance, not the KL.": (s2, error),
-        "This is the KL against the decoder's variance.": (s2, kl),
-        "This is the distance of the *samples*; take the error.": (kl, fidelity),
-        "This is the error against the number of the row.": (range(len(rows)), error),
-        "This is the loss, error + KL; the two belong on two axes.": (kl, loss),
+        "The sign is flipped: count the error that is *gone* as positive.": (
+            middle,
+            -price,
+        ),
+        "This is what a unit of error costs in nats; turn it upside down.": (
+            middle,
+            1 / price,
+        ),
+        "The heights are right. Put each between its two runs, at the KL in the "
+        "middle.": (kl[1:], price),
+        "The heights are right. Put each between its two runs, at the mean of their "
+        "KL.": (kl[:-1], price),
+        "This is the error itself; take its change for each nat.": (kl, error),
+        "This is the change of the error; divide it by that of the KL.": (
+            middle,
+            error.diff().abs(),
+        ),
+        "This is the error divided by the KL; take the changes of both.": (
+            kl,
+            error / kl,
+        ),
+        "The axes are swapped: the KL to the right.": (price, middle),
     }
-    match_curve(points, kl, error, mistakes)
+    match_curve(points, middle, price, mistakes)
+    inside = ((2 * s2[:-1] <= price) & (price <= 2 * s2[1:])).sum()
     return (
-        "Only you can grade the sentence. Ours: the first nats of KL buy much, the "
-        f"last little: the error falls from {max(error):.0f} to {min(error):.1f} while "
-        f"the KL rises from {min(kl):.0f} to {max(kl):.0f} nats."
+        "Only you can grade the sentence. Ours: the more nats there are, the less one "
+        f"more buys, from {price.max():.1f} down to {price.min():.2f}. At the optimum "
+        "a nat buys exactly 2 s^2, because there the loss error / (2 s^2) + KL stays "
+        "as it is. So each price should lie between the 2 s^2 of its two runs: "
+        f"{inside} of {len(price)} do. A pair that does not has not been trained to "
+        "its end."
     )
 
 

@@ -69,21 +69,24 @@ class Trial:
         in_main = threading.current_thread() is threading.main_thread()
         if not (in_main and hasattr(signal, "setitimer")):
             return answer(*copies)
-        handler = signal.signal(signal.SIGALRM, _ring)
+        running = True
+
+        def ring(_: int, frame: Any) -> None:
+            # Never in our `finally`, nor in what it calls: an alarm may come late.
+            if running and (frame is None or frame.f_code.co_filename != __file__):
+                raise OutOfTime
+
+        handler = signal.signal(signal.SIGALRM, ring)
         # Then every 10 microseconds: a loop with a bare `except:` may swallow many
         # before one arrives outside its `try`.
         signal.setitimer(signal.ITIMER_REAL, self.seconds_left, 1e-5)
         try:
             return answer(*copies)
         finally:
+            running = False
             left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
             self.seconds_left = max(left, 0.01)  # 0 would switch the alarm off
             signal.signal(signal.SIGALRM, handler)
-
-
-def _ring(_: int, frame: Any) -> None:
-    if frame is None or frame.f_code.co_filename != __file__:  # never in our `finally`
-        raise OutOfTime
 
 
 def assert_function(answer: Any) -> None:

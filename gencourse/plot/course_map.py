@@ -4,42 +4,48 @@ from __future__ import annotations
 
 import numpy as np
 
+from gencourse.plot.blocks import MATH
 from gencourse.plot.images import checked_images, squares
 from gencourse.plot.picture import BLUE, ORANGE, Picture, canvas
 
 INK, DOTS = "#222222", {"color": "#222222", "lw": 1.6, "ls": (0, (2, 2)), "zorder": 5}
 ALT = (
-    "Map of the course. Left: image space, 49,152 numbers, almost all of it noise; "
-    "faces lie on a thin curved sheet in it. Right: latent space, 8 numbers, a round "
-    "flat cloud. The arrow 'compress' (encoder) leads from left to right, the arrow "
-    "'generate' (decoder) from right to left. Highlighted: {}."
+    "Map of the course. Left: image space, {:,} numbers, almost all of it noise; faces "
+    "lie on a thin curved sheet in it. Right: latent space, {:,} numbers, a round flat "
+    "cloud. The arrow 'compress' (encoder) leads from left to right, the arrow "
+    "'generate' (decoder) from right to left. A dashed path with numbered stops runs "
+    "straight through latent space and bends with the sheet in image space. "
+    "Highlighted: {}."
 )
-MATH = {"math_fontfamily": "stix"}
 
 
-def map_of_the_course(highlight: str = "both", *, images) -> Picture:
+def map_of_the_course(
+    highlight: str = "both", *, images, numbers: tuple[int, int] = (49_152, 8)
+) -> Picture:
     """The course's two arrows: compress (image to latent), generate (latent to image).
 
     Args:
         highlight: "compress", "generate" or "both"; the other arrow is pale.
-        images: up to 5 faces (N, C, H, W), best at size 56, to show on the sheet.
+        images: up to 5 faces (N, C, H, W), best at size 48, from equal steps on a
+            straight line through latent space: the stops of the path.
+        numbers: how many there are in an image and in a latent vector.
     """
     colors = {"compress": BLUE, "generate": ORANGE}
     if highlight not in ("both", *colors):
         raise ValueError(f"{highlight=}: expected 'both', 'compress' or 'generate'")
     images = checked_images(images)[:5]
-    tiles = squares(images, 56 / images.shape[3])
-    walk = np.linspace(0.09, 0.91, len(tiles))
-    with canvas(ALT.format(highlight), width=960, height=420) as page:
+    tiles = squares(images, 48 / images.shape[3])
+    walk = np.linspace(0.06, 0.94, len(tiles))
+    with canvas(ALT.format(*numbers, highlight), width=960, height=420) as page:
         page.figure.set_layout_engine("none")
         axes = page.axes[0]
         axes.set_position((0, 0, 1, 1))
         axes.axis("off")
         _image_space(axes, walk, tiles)
         _latent_space(axes, walk)
-        for at, name, count in ((222, "image", "49,152"), (808, "latent", "8")):
+        for at, name, n in zip((222, 808), ("image", "latent"), numbers, strict=True):
             axes.text(at, 384, f"{name} space", ha="center", size=19, weight="bold")
-            axes.text(at, 361, f"{count} numbers", ha="center", color="#555555")
+            axes.text(at, 361, f"{n:,} numbers", ha="center", color="#555555")
         for name, color in colors.items():
             _arrow(axes, name, color, dim=highlight not in ("both", name))
         axes.set(xlim=(0, 960), ylim=(0, 420))
@@ -103,10 +109,11 @@ def _image_space(axes, walk: np.ndarray, tiles: np.ndarray) -> None:
     axes.plot(x[:, ::10], y[:, ::10], color="white", lw=0.9, zorder=4)
     axes.plot(x[::2].T, y[::2].T, color="white", lw=0.9, zorder=4)
     axes.plot(*_sheet(u[0], 0.5), **DOTS)
-    for tile, at in zip(tiles, walk, strict=True):
+    for stop, (tile, at) in enumerate(zip(tiles, walk, strict=True), 1):
         x, y = _sheet(at, 0.5)
         _paste(axes, np.ones((1, 1, 3)), x, y, tile.shape[1] + 4, 6)
         _paste(axes, tile, x, y, tile.shape[1], 7)
+        _number(axes, stop, x, y + 27, at)
 
 
 def _latent_space(axes, walk: np.ndarray) -> None:
@@ -123,4 +130,11 @@ def _latent_space(axes, walk: np.ndarray) -> None:
     axes.text(816, 324, "$z_2$", size=16, **MATH)
     x, y = center[0] + 2.1 * radius * (walk - 0.5), center[1] - 40 + 80 * walk
     axes.plot(x, y, **DOTS)
-    axes.scatter(x, y, s=150, c=_tint(walk), ec=INK, lw=1.6, zorder=6)
+    for stop, (at, *place) in enumerate(zip(walk, x, y, strict=True), 1):
+        _number(axes, stop, *place, at)
+
+
+def _number(axes, stop: int, x: float, y: float, at: float) -> None:
+    """Draw a stop of the path, the same on a face's tile and in the cloud."""
+    axes.scatter(x, y, s=210, color=_tint(at), ec=INK, lw=1.6, zorder=8)
+    axes.text(x, y - 1, stop, ha="center", va="center", size=11, zorder=9)

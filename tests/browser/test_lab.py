@@ -152,6 +152,35 @@ def test_a_lesson_runs_and_is_right(lesson, pages):
     assert [count for count in counts if count] == in_order
 
 
+@by_lesson
+def test_run_all_gives_no_answer_away(lesson, pages):
+    page = pages[lesson]
+    nb = nbformat.read(ROOT / f"notebooks/{lesson}.ipynb", as_version=4)
+    answers = [
+        output.data["text/plain"]
+        for cell in nb.cells
+        if {"solution", "reveal"} & set(cell.metadata.get("tags", []))
+        for output in cell.outputs
+    ]
+    folds = page.locator(".jp-OutputArea details")
+    if answers:
+        folds.nth(len(answers) - 1).wait_for()
+    assert folds.count() == len(answers)
+
+    def visible():
+        return " ".join(page.locator(".jp-Notebook").inner_text().split())
+
+    before = visible()
+    assert [text for text in answers if " ".join(text.split()) in before] == []
+    assert not any(fold.is_visible() for fold in folds.locator("pre, img").all())
+    for fold, text in zip(folds.all(), answers, strict=True):  # until it is asked for
+        fold.locator("summary").click()
+        fold.locator("pre, img").wait_for()
+        alt = fold.locator("img")
+        seen = alt.get_attribute("alt") if alt.count() else visible()
+        assert " ".join(text.split()) in seen
+
+
 def test_four_lessons_at_once_stay_within_memory(pages, lab, capsys):
     with urllib.request.urlopen(lab("api/sessions")) as answer:
         kernels = {Path(s["path"]).stem: s["kernel"]["id"] for s in json.load(answer)}

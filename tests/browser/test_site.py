@@ -195,6 +195,14 @@ def test_search(where, words, title, site, server, open_page):
     page.locator("#search-results li a", has_text=title).first.wait_for()
 
 
+@pytest.mark.parametrize("words", ["潜在空间", "潜空间", "latent space"])
+def test_search_leads_to_the_entry_of_the_glossary(words, site, open_page):
+    page = open_page(f"{site.as_uri()}/search.html?q={quote(words)}")
+    page.locator("#search-results li a[href*='#term-']").first.click()
+    place = page.locator(f"[id='{urlsplit(page.url).fragment}']")
+    assert words in place.inner_text()
+
+
 def test_search_from_a_page(site, open_page):
     page = open_page((site / "index.html").as_uri())
     page.keyboard.press("Control+k")

@@ -10,13 +10,16 @@ Each model gets the same seconds of one core (CPU time of one thread, so that ot
 on the machine takes nothing from it). Its row is written to build/compare at once: an
 interrupted run continues where it stopped, and runs with different seeds may go side by
 side. The flows learn from the stored models, so train those first. `merge` turns all
-rows into gencourse/pretrained/comparison.json; tables without new rows stay.
+rows into gencourse/pretrained/comparison.json (tables without new rows stay), and what
+each variance draws into gencourse/pretrained/vae_dial.safetensors.
 """
 
 import datetime
 import json
+import math
 import time
 
+import safetensors.torch
 import torch
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -29,6 +32,7 @@ ROWS = ROOT / "build" / "compare"
 SIZE, LATENT_DIM, N_TRAIN, N_JUDGED, S2 = 32, 10, 20_000, 300, 0.4
 AE_BATCH, GAN_BATCH = 16, 32
 VARIANCES, PRECISE = (0.005, 0.02, 0.1, 0.4, 1.5, 6.0), 0.02
+N_CLOUDS = (250, 1000, 4000, 16_000)
 FLOW_STEPS, FLOW_BATCH, WORD_STEPS = 4000, 256, 16_000
 REMEDIES = {
     "none": ({}, {}),
@@ -248,6 +252,9 @@ def variance(s2: float, seconds: float, seed: int) -> list[dict]:
     if seed == 0 and s2 == PRECISE:
         store.save(model, store.PRETRAINED / "vae_precise.safetensors")
     knobs = real.test.knobs
+    if seed == 0:
+        path = ROWS / f"dial {s2}.safetensors"
+        store.write_whole(path, safetensors.torch.save(dial(model, real)))
     with torch.no_grad():
         mu, logvar = model.encode(real.test[:])
         row = {"name": s2, "seed": seed, "seconds": seconds, "images": seen}
@@ -257,6 +264,40 @@ def variance(s2: float, seconds: float, seed: int) -> list[dict]:
         row["knob r2"] = [round(value, 3) for value in r2.tolist()]
         drawn = model.sample(N_JUDGED, torch.Generator().manual_seed(seed))
         return [row | measure(drawn, real, model.decode(mu))]
+
+
+@torch.no_grad()
+def dial(model: models.VAE, real) -> dict[str, torch.Tensor]:
+    """Return what lesson 03 shows of a VAE at one position of its dial.
+
+    Returns:
+        "x_hat" and "samples", bytes (3 and 8, 3, S, S); "mu" and "logvar" (150, 2), the
+        clouds of test faces in the two dimensions with the most KL; "kl" (latent_dim,),
+        nats per dimension; "n" and "information" (4,), the nats that z carries about
+        which of n faces it came from.
+    """
+    rng = torch.Generator().manual_seed(0)
+    drawn = [model.decode(model.encode(real.test[:3])[0]), model.sample(8, rng)]
+    x_hat, samples = ((255 * x).round().to(torch.uint8).contiguous() for x in drawn)
+    mu, logvar = model.encode(real.test[:])
+    kl = losses.kl_per_dimension(mu, logvar).mean(0)
+    used = kl.topk(2).indices
+    clouds = {"mu": mu[:150, used], "logvar": logvar[:150, used]}
+
+    knobs = faces.sample_knobs(max(N_CLOUDS), 1)
+    codes = [model.encode(faces.render(part, SIZE)) for part in knobs.split(1000)]
+    mu, logvar = (torch.cat(parts) for parts in zip(*codes, strict=True))
+    information = []
+    for n in N_CLOUDS:
+        own = torch.randint(n, (500,), generator=rng)
+        z = model.reparameterize(mu[own], logvar[own], rng)
+        parts = z[:, None].expand(-1, n, -1).split(20)  # bounds the memory
+        log_q = torch.cat([losses.log_normal(p, mu[:n], logvar[:n]) for p in parts])
+        log_own = log_q.gather(1, own[:, None]).squeeze(1)
+        log_all = torch.logsumexp(log_q, 1) - math.log(n)
+        information.append((log_own - log_all).mean())
+    counts = {"n": torch.tensor(N_CLOUDS), "information": torch.stack(information)}
+    return {"x_hat": x_hat, "samples": samples, "kl": kl} | clouds | counts
 
 
 TABLES = {
@@ -269,6 +310,13 @@ TABLES = {
 
 def merge() -> None:
     """Write all rows, with the commands that made them, to comparison.json."""
+    clouds = [ROWS / f"dial {s2}.safetensors" for s2 in VARIANCES]
+    if all(path.exists() for path in clouds):
+        dials = [store.read(path)[0] for path in clouds]
+        stacked = {name: torch.stack([d[name] for d in dials]) for name in dials[0]}
+        stacked["s2"] = torch.tensor(VARIANCES)
+        path = store.PRETRAINED / "vae_dial.safetensors"
+        store.write_whole(path, safetensors.torch.save(stacked))
     tables = {name: [] for name in TABLES}
     for path in sorted(ROWS.glob("*.json")):
         tables[path.name.split(" ")[0]] += json.loads(path.read_text())

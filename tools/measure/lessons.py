@@ -67,7 +67,8 @@ def main() -> None:
     for path in notebooks.lessons(lesson):
         seconds, memory, slowest = measure(path)
         cells = "; ".join(f"`{line[:40]}` {s:.1f}" for s, _, line in slowest)
-        timing.row(path.stem[:2], f"{seconds:.0f}", f"{memory:.0f}", cells)
+        number = path.stem.partition("_")[0]
+        timing.row(number, f"{seconds:.0f}", f"{memory:.0f}", cells)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Write other editions of the stored lessons. Called by the Makefile.
 
 python -m tools.publish.editions student    without solutions and outputs, for a class
+python -m tools.publish.editions handout    one zip for a class: that, and all it needs
 python -m tools.publish.editions slides     a reveal.js deck for each lesson
 python -m tools.publish.editions nbgrader   the exercises as nbgrader assignments
 """
@@ -18,7 +19,7 @@ from tools import command
 from tools.command import Failure
 from tools.publish import deck, notebooks
 from tools.publish.deck import sentences
-from tools.publish.notebooks import lessons, tags
+from tools.publish.notebooks import ROOT, lessons, tags
 
 # --- the student edition --------------------------------------------------------------
 
@@ -62,6 +63,58 @@ def copy_linked(nb: NotebookNode, path: Path, target: Path) -> None:
                 )
             (target / link).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path.parent / link, target / link)
+
+
+# --- one zip for a class --------------------------------------------------------------
+
+HANDED_OUT = (
+    ".devcontainer",
+    "LICENSE",
+    "Makefile",
+    "constraints.txt",
+    "data/README.md",
+    "environment.yml",
+    "gencourse",
+    "pyproject.toml",
+    "tools/setup",
+)
+
+HANDOUT = """\
+# gencourse: how machines generate images
+
+On Linux and macOS, with Python 3.11 to 3.14 and `make`, in this folder:
+
+    make lab
+
+It sets everything up in `.venv` (once; a few minutes) and opens the course in
+JupyterLab. On Windows, in PowerShell:
+
+    py -3.12 -m venv .venv
+    .venv\\Scripts\\python -m pip install -c constraints.txt -e ".[dev]"
+    .venv\\Scripts\\python tools\\setup\\lab.py
+
+In VS Code, run `make lab` once, then open a notebook and choose `.venv` as its kernel.
+After the set-up no network is needed. The notebooks are in `notebooks/`; begin with
+`00_start_here.ipynb`.
+"""
+
+
+def handout(folder: Path, target: Path) -> None:
+    """Write one zip: the student edition, the package, and what sets it up."""
+    root = target / "gencourse"
+    shutil.rmtree(target, ignore_errors=True)  # what was taken out of the course
+    student(folder, root / "notebooks")
+    ignore = shutil.ignore_patterns("__pycache__", ".*")
+    for name in HANDED_OUT:
+        place = root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, place, ignore=ignore)
+        else:
+            shutil.copyfile(ROOT / name, place)
+    command.write(HANDOUT, root / "README.md")
+    archive = shutil.make_archive(str(root), "zip", root_dir=target, base_dir=root.name)
+    print(f"\n{archive}: for a class, without solutions")
 
 
 # --- exercises for nbgrader -----------------------------------------------------------
@@ -217,7 +270,12 @@ def marks(grade_id: str, **given) -> dict:
     } | given
 
 
-EDITIONS = {"student": student, "slides": deck.slides, "nbgrader": nbgrader}
+EDITIONS = {
+    "student": student,
+    "handout": handout,
+    "slides": deck.slides,
+    "nbgrader": nbgrader,
+}
 
 
 def main() -> None:

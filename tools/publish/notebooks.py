@@ -50,11 +50,15 @@ MACHINE_PATH = re.compile(
 
 
 def lessons(number: str = "", folder: Path | None = None) -> list[Path]:
-    """Return the notebooks of a folder whose names begin with `number`, in order."""
+    """Return the notebooks of a folder in order, or the one with this number.
+
+    A letter after the number, as in 03b, marks an appendix.
+    """
     folder = folder or FOLDER
-    paths = sorted(folder.glob(f"{number}*.ipynb"))
+    pattern = f"{number}_*.ipynb" if number else "*.ipynb"
+    paths = sorted(folder.glob(pattern))
     if not paths:
-        raise Failure(f"There is no notebook {folder / number}*.ipynb")
+        raise Failure(f"There is no notebook {folder / pattern}")
     return paths
 
 

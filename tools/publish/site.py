@@ -5,6 +5,7 @@ comes from README.md, the notation from lesson 01, the exercises from all lesson
 the pages on the package from its docstrings. Called by the Makefile (`make html`).
 """
 
+import ast
 import os
 import posixpath
 import re
@@ -24,12 +25,15 @@ import gencourse
 from tools import command
 from tools.command import Failure
 from tools.publish import notebooks
+from tools.publish.formulas import FORMULAS
 from tools.publish.notebooks import ROOT, tags
 
 BUILD = ROOT / "build"
 SOURCE = BUILD / "site"
 TARGET = BUILD / "html"
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^()\s]+)\)")
+CHART = re.compile(r"plot\.(curves|bars|histogram)\(")
+IMAGES = re.compile(r"plot\.(canvas|grid|pairs|explorer|heat|scatter_map|map_of)")
 NOTATION = "The symbols of this course"
 
 EXERCISES = """\
@@ -39,6 +43,17 @@ All exercises of the course in one place. Do them in the lessons: there you can 
 your answer, and the cell tells you whether it is right or what went wrong. Solutions
 are folded; try on your own before you open one.
 """
+
+# Makes the rows even where the number of lessons is odd.
+PLAYGROUND = """\
+:::{grid-item-card} Playground
+:link: playground.html
+:link-type: url
+
+Which face do your eight numbers draw, and which one does a network draw?
+
+*in the browser*
+:::"""
 
 
 # --- reading the course ---------------------------------------------------------------
@@ -137,7 +152,11 @@ def anchor_of(anchor: str, nb: NotebookNode, file: str) -> str:
 
 
 def dressed(cell: NotebookNode) -> NotebookNode:
-    """Return a copy of a cell: solutions and results fold, pictures get alt texts."""
+    """Return a copy of a cell: what a reader need not see folds.
+
+    Solutions, results to predict, and code that only draws fold; pictures get alt texts
+    and charts a class, by which the page turns them over in the dark.
+    """
     cell = deepcopy(cell)
     if cell.cell_type != "code":
         return cell
@@ -148,14 +167,33 @@ def dressed(cell: NotebookNode) -> NotebookNode:
     elif "reveal" in tags(cell):
         cell.metadata["tags"].append("hide-output")
         shown |= {"code_prompt_show": "Result", "code_prompt_hide": "Result"}
+    elif only_draws(cell):
+        cell.metadata.setdefault("tags", []).append("hide-input")
+        shown |= {"code_prompt_show": "Code of the figure"}
+        shown |= {"code_prompt_hide": "Code of the figure"}
     pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
     if len(pictures) > 1:
         raise Failure(f"a cell has {len(pictures)} pictures, but only one alt text")
     for output in pictures:
         shown["image"] = {"alt": " ".join(output.data["text/plain"].split())}
+        if CHART.search(cell.source) and not IMAGES.search(cell.source):
+            shown["image"]["classes"] = "chart"
     if shown:
         cell.metadata["mystnb"] = shown
     return cell
+
+
+def only_draws(cell: NotebookNode) -> bool:
+    """Return whether a cell is nothing but one call or one canvas of `plot`."""
+    pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+    if not pictures or "exercise" in tags(cell):
+        return False
+    first, *rest = ast.parse(cell.source).body
+    if isinstance(first, ast.With):
+        calls = ast.unparse(first.items[0].context_expr).startswith("plot.canvas(")
+        return calls and [type(line) for line in rest] == [ast.Expr]
+    call = isinstance(first, ast.Expr) and ast.unparse(first).startswith("plot.")
+    return call and not rest
 
 
 def lesson_page(name: str, course: dict[str, NotebookNode]) -> NotebookNode:
@@ -220,7 +258,9 @@ def lesson_cards() -> str:
                 f":link-type: doc\n\n{question}\n\n"
                 f"*{reading} to read, {running} to run*\n:::"
             )
-    return "::::{grid} 1 2 2 2\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::"
+    if len(cards) % 2:
+        cards.append(PLAYGROUND)
+    return "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::"
 
 
 def notation(course: dict[str, NotebookNode]) -> str:
@@ -245,6 +285,19 @@ def module_page(name: str) -> str:
     return page
 
 
+def glossary(text: str) -> str:
+    """Give each name of a term a line, so that the search leads to it by any of them.
+
+    The file has `latent space · 潜在空间 (潜空间, 隐空间)`: English, Chinese, synonyms.
+    """
+
+    def names(match: re.Match) -> str:
+        english, chinese, synonyms = match.groups()
+        return "\n".join([english, chinese, *(synonyms or "").split(", ")]).strip()
+
+    return re.sub(r"^(\S.*) · (\S+)(?: \((.+)\))?$", names, text, flags=re.M)
+
+
 # --- docstrings -----------------------------------------------------------------------
 
 
@@ -255,6 +308,9 @@ def docstring(text: str) -> str:
     lessons get paragraphs of their own, "lesson 02" becomes a link, and the package's
     table of modules becomes a list of links.
     """
+    for plain, drawn in FORMULAS.items():
+        start = re.escape(plain).replace(r"\ ", r"\s+")
+        text = re.sub(rf"\A{start}", lambda _, tex=drawn: f":math:`{tex}`", text)
     text = re.sub(r"^    (\w+)/?  +(.+)$", module_line, text, flags=re.M)
     text = re.sub(r"^(\S.*)\n\n(?= {4})", r"\1\n\n::\n\n", text, flags=re.M)
     parts = re.split(r"(`[^`]+`|::\n\n(?: {4}.*\n|\n)+)", text + "\n")
@@ -292,6 +348,8 @@ def prepare(target: Path) -> None:
         text = path.read_text(encoding="utf-8")
         for mark, words in filled.items():
             text = text.replace(mark, words)
+        if path.name == "glossary.md":
+            text = glossary(text)
         text = relink(text, f"docs/{path.name}", path.name, course)
         command.write(text, target / path.name)
     for name in modules:

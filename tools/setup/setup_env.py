@@ -13,17 +13,27 @@ import re
 import shutil
 import subprocess
 import sys
+from urllib.request import urlopen
 
 VENV = ".venv"
 PIP_LOG = os.path.join(VENV, "pip.log")
-VERSIONS = ((3, 11), (3, 12), (3, 13))
+VERSIONS = ((3, 11), (3, 12), (3, 13), (3, 14))
+# The order to look for another one: the newest last, since packages support it last.
+SEARCH = ((3, 13), (3, 12), (3, 11), (3, 14))
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 WRONG_PYTHON = """\
-The course runs on Python 3.11, 3.12, and 3.13. Python {found} is too {age}:
+The course runs on Python 3.11, 3.12, 3.13, and 3.14. {found} is too {age}:
   {executable}
-Install one of these from python.org or with your package manager. If you already have
-one, name it: make PYTHON=/path/to/python3.12 lab"""
+{reason}
+Install Python 3.12 from python.org or with your package manager. If you already have
+one of the four, name it: make PYTHON=/path/to/python3.12 lab"""
+
+REASONS = {
+    "old": "The packages that the course needs no longer support it.",
+    "new": "3.14 is the newest that was tried: PyTorch and other packages often take\n"
+    "months to support a new Python.",
+}
 
 NO_VENV = """\
 This Python cannot create virtual environments; its message is above.
@@ -33,8 +43,8 @@ Then run the same command again."""
 
 DISK_FULL = """\
 The disk is full. The course needs about 2.5 GB in this folder and, while it installs,
-1 GB for temporary files (TMPDIR names their folder). On Linux the usual build of torch
-brings about 6 GB more for NVIDIA GPUs; without such a GPU: make CPU=1 lab"""
+1 GB for temporary files (TMPDIR names their folder). The build of torch for NVIDIA GPUs
+needs about 6 GB more; to do without it: make CPU=1 lab"""
 
 NO_NETWORK = """\
 The packages could not be downloaded: the package index did not answer.
@@ -50,9 +60,14 @@ OTHER = """\
 pip could not install the course; its message is above.
 Run the same command again. If it fails again, `make distclean` lets you start over."""
 
-CPU_HINT = """\
-No NVIDIA GPU was found. If the download of torch turns out to be several GB, stop it
-with Ctrl-C and use the small build: make CPU=1 lab"""
+CPU_CHOSEN = """\
+No NVIDIA GPU was found, so pip will look for the small CPU build of torch. For the
+other build: make GPU=1 lab"""
+
+CPU_UNREACHABLE = """\
+No NVIDIA GPU was found, but download.pytorch.org, which has the small build of torch,
+did not answer. If the download of torch turns out to be several GB, stop it with Ctrl-C
+and try again later."""
 
 INTERRUPTED = """
 The set-up was stopped. Run the same command again to finish it; downloads are kept."""
@@ -87,21 +102,57 @@ c.IPKernelApp.log_level = "CRITICAL"
 }
 
 
-def suitable_python(version=None):
-    """Return a Python that can run the course: this one, or another one on PATH."""
+def suitable_python(version=None, keep=False):
+    """Return a Python that can run the course: this one, or another one on PATH.
+
+    The newest gives way to an older one on PATH, unless the user named it (`keep`).
+    """
     version = version or sys.version_info[:3]
-    if version[:2] in VERSIONS:
+    if version[:2] in VERSIONS and (keep or version[:2] != SEARCH[-1]):
         return sys.executable
-    for number in reversed(VERSIONS):
+    for number in SEARCH:
+        if number == version[:2]:
+            return sys.executable
         other = shutil.which("python{}.{}".format(*number))
-        if other:
+        if other and works(other):
             # Unlike standard output, this shows any character of a path.
             line = "Using {}, since {} is Python {}.{}.\n"
             sys.stderr.write(line.format(other, sys.executable, *version))
             return other
     age = "old" if version[:2] < VERSIONS[0] else "new"
-    found = ".".join(map(str, version))
-    sys.exit(WRONG_PYTHON.format(found=found, age=age, executable=sys.executable))
+    found = "Python " + ".".join(map(str, version))
+    raise SystemExit(
+        WRONG_PYTHON.format(
+            found=found, age=age, executable=sys.executable, reason=REASONS[age]
+        )
+    )
+
+
+def sees_gpu():
+    """Return whether the driver of NVIDIA lists a GPU; without one it fails."""
+    try:
+        output = subprocess.check_output(["nvidia-smi", "-L"], stderr=subprocess.STDOUT)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return b"GPU" in output
+
+
+def answers(address):
+    """Return whether a server answers at once; pip would try for minutes."""
+    try:
+        urlopen(address, timeout=10).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def wants_cpu_build(cpu, gpu):
+    """Return whether pip shall look for the small build of torch, and say why."""
+    if cpu or gpu or not sys.platform.startswith("linux") or sees_gpu():
+        return bool(cpu)
+    found = answers(CPU_INDEX + "/torch/")
+    print(CPU_CHOSEN if found else CPU_UNREACHABLE, flush=True)
+    return found
 
 
 def explain(output):
@@ -148,9 +199,6 @@ def install(extra, constraints, cpu):
         command += ["-c", constraints]
     if cpu:
         command += ["--extra-index-url", CPU_INDEX]
-    elif sys.platform.startswith("linux") and extra == "dev":
-        if not shutil.which("nvidia-smi"):
-            print(CPU_HINT, flush=True)
     if os.path.exists(PIP_LOG):
         os.remove(PIP_LOG)
     if subprocess.call(command):
@@ -171,15 +219,17 @@ def main():
     parser.add_argument("extra", nargs="?", default="dev")
     parser.add_argument("--constraints", default="constraints.txt", help="'' for none")
     parser.add_argument("--cpu", default="", help="anything: the small build of torch")
+    parser.add_argument("--gpu", default="", help="anything: the build for NVIDIA GPUs")
+    parser.add_argument("--keep", default="", help="anything: not another Python")
     args = parser.parse_args()
+    cpu = False
     try:
         if args.extra == "dev":
-            python = suitable_python()
-            print(
-                "Setting up in .venv (once; a few minutes, about 2 GB) ...", flush=True
-            )
+            python = suitable_python(keep=bool(args.keep))
+            print("Setting up in .venv (once; a few minutes) ...", flush=True)
             make_venv(python)
-        install(args.extra, args.constraints, args.cpu)
+            cpu = wants_cpu_build(args.cpu, args.gpu)
+        install(args.extra, args.constraints, cpu)
         quiet_jupyter()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
