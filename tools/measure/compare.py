@@ -33,7 +33,8 @@ SIZE, LATENT_DIM, N_TRAIN, N_JUDGED, S2 = 32, 10, 20_000, 300, 0.4
 AE_BATCH, GAN_BATCH = 16, 32
 VARIANCES, PRECISE = (0.005, 0.02, 0.1, 0.4, 1.5, 6.0), 0.02
 N_CLOUDS = (250, 1000, 4000, 16_000)
-FLOW_STEPS, FLOW_BATCH, WORD_STEPS = 4000, 256, 16_000
+FLOW_STEPS, FLOW_BATCH, WORD_STEPS, LONG = 4000, 256, 64_000, 1500  # seconds
+FLOWS = ("flow", "flow_words", "flow_precise", "flow_pixels", "flow_pixels_long")
 REMEDIES = {
     "none": ({}, {}),
     "minibatch std": ({"minibatch_std": True}, {}),
@@ -201,7 +202,8 @@ def flow(name: str, seconds: float, seed: int) -> list[dict]:
     train.seed_everything(seed)
     rng = torch.Generator().manual_seed(seed)
     decoder, seen = None, None
-    if name == "flow_pixels":
+    if name.startswith("flow_pixels"):
+        seconds = LONG if name == "flow_pixels_long" else seconds
         model = models.PixelFlow(size=SIZE)
         step = steps.FlowStep(model, least_t=0.1)
         seen = train_for(step, real.train, GAN_BATCH, seconds, seed, small_steps)
@@ -304,7 +306,7 @@ TABLES = {
     "families": (("real", "PCA", "AE", "VAE", "GAN"), family),
     "variances": (VARIANCES, variance),
     "remedies": (REMEDIES, remedy),
-    "flows": (("flow", "flow_words", "flow_precise", "flow_pixels"), flow),
+    "flows": (FLOWS, flow),
 }
 
 
