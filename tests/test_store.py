@@ -300,9 +300,11 @@ FLOWS = {  # name -> the model that draws its codes
 def test_stored_flows_draw_faces():
     rng = torch.Generator().manual_seed(1)
     stored = {path.stem for path in store.PRETRAINED.glob("flow*.safetensors")}
-    assert stored == FLOWS.keys() | {"flow_pixels"}
-    pixels = store.pretrained(PixelFlow, "flow_pixels")
-    drawn = {"flow_pixels": pixels.sample(12, rng, steps=20, heun=False)}
+    assert stored == set(compare.FLOWS)
+    drawn = {}
+    for name in stored - FLOWS.keys():
+        pixels = store.pretrained(PixelFlow, name)
+        drawn[name] = pixels.sample(12, rng, steps=20, heun=False)
     for name, (decoder, model_class) in FLOWS.items():
         codes = store.pretrained(Flow, name).sample(12, rng)
         drawn[name] = store.pretrained(model_class, decoder).decode(codes).detach()
@@ -316,6 +318,7 @@ def test_stored_results_are_those_of_the_script_and_of_the_stored_models():
     content = store.results()
     assert {row["name"] for row in content["variances"]} == set(compare.VARIANCES)
     assert {row["name"] for row in content["remedies"]} == set(compare.REMEDIES)
+    assert {row["name"] for row in content["flows"]} == set(compare.FLOWS)
     assert content["settings"]["s2"] == compare.S2
     row = {r["name"]: r for r in content["families"] if r["seed"] == 0}
     row |= {r["name"]: r for r in content["variances"]}
