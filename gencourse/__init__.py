@@ -1,16 +1,17 @@
-"""How machines generate images: the package behind the five lessons in notebooks/.
+"""How machines generate images: the package behind the six lessons in notebooks/.
 
 `Encoder` turns an image into a vector, `Decoder` turns a vector into an image. An
 autoencoder is both; a VAE is both, with twice as many encoder outputs; a GAN's
-generator is a decoder and its discriminator an encoder with one output.
+generator is a decoder and its discriminator an encoder with one output. A flow carries
+noise to codes for a decoder, with a third network, the `Denoiser`.
 
 The lessons teach the files at the top of this folder. Read them in the order in which
 data flows:
 
     faces     knobs, render(knobs, size), project(images): the true decoder, the referee
     data      load(name, size): faces, handwriting, downloads, a folder; batches
-    nets      Encoder, Decoder
-    models    Autoencoder, VAE, GAN
+    nets      Encoder, Decoder, Denoiser
+    models    Autoencoder, VAE, GAN, Flow
     losses    one number per example; the equation is the first line
     steps     one update of each model
     train     seed_everything, fit

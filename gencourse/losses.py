@@ -297,6 +297,24 @@ def _input_gradient(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return gradient.flatten(1)
 
 
+# --- the flow: codes and noise are (B, ...) -------------------------------------------
+def flow_matching_loss(v: Tensor, z: Tensor, eps: Tensor) -> Tensor:
+    """||v - (eps - z)||_2^2, at z_t = (1 - t) z + t eps, whose velocity is eps - z.
+
+    Args:
+        v: What the network says at z_t and t, (B, ...).
+        z, eps: The data and the noise that made z_t, the same shape.
+
+    Returns:
+        (B,). It is zero only by chance: many pairs lead through the same z_t, and the
+        best v is their mean. What is left over is their variance.
+
+    Source: Lipman et al. 2023, equation 23 (with time reversed). Taught in: lesson 06
+    """
+    _check_shapes("(B, ...)", v=v, z=z, eps=eps)
+    return squared_error(eps - z, v)
+
+
 # --- values and shapes that would give a plausible wrong number -----------------------
 def check_pixels(x: Tensor) -> None:
     """Accept only a batch of images (B, ...), floats in [0, 1].

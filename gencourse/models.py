@@ -1,13 +1,16 @@
-"""The three families, built from the same two networks. No loss, optimizer or device.
+"""The families of models, built from the same networks. No loss, optimizer or device.
 
 Each model keeps its constructor's arguments in `.settings`, so that a saved file can
-rebuild it. Images x are (B, C, S, S) in [0, 1]; codes z are (B, latent_dim).
+rebuild it. Images x are (B, C, S, S) in [0, 1]; codes z are (B, latent_dim). For a
+flow, t is (B, 1), the share of noise: 0 is data, 1 is pure noise.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from gencourse.nets import Decoder, Encoder
+from gencourse.nets import Decoder, Denoiser, Encoder
 
 
 class Autoencoder(nn.Module):
@@ -157,6 +160,205 @@ class GAN(nn.Module):
     def sample(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         """G(z) for z ~ N(0, I), (n, C, S, S)."""
         return self.generate(self.prior(n, rng))
+
+
+class Flow(nn.Module):
+    """dz/dt = v(z, t): carries noise (t = 1) to codes (t = 0), the learned prior.
+
+    The network works on codes of mean 0 and standard deviation 1. `mean` and `std` of
+    the real codes are buffers, so that they are saved with the model.
+
+    Args:
+        latent_dim: Numbers per code.
+        width, conditions: As in `nets.Denoiser`.
+
+    Source: Lipman et al. 2023; Liu et al. 2023 (there t runs the other way).
+    Taught in: lesson 06
+    """
+
+    def __init__(
+        self, latent_dim: int = 10, width: int = 128, conditions: int = 0
+    ) -> None:
+        super().__init__()
+        self.settings = dict(latent_dim=latent_dim, width=width, conditions=conditions)
+        self.net = Denoiser(latent_dim, width, conditions)
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("std", torch.ones(latent_dim))
+
+    @torch.no_grad()
+    def start_at(self, codes: Tensor) -> None:
+        """Take mean and standard deviation from codes (N, latent_dim)."""
+        self.mean.copy_(codes.mean(0))
+        self.std.copy_(codes.std(0).clamp(min=1e-6))
+
+    def normalize(self, z: Tensor) -> Tensor:
+        """Codes -> codes of mean 0 and standard deviation 1, which the flow carries."""
+        return (z - self.mean) / self.std
+
+    def restore(self, z: Tensor) -> Tensor:
+        """The inverse of `normalize`."""
+        return self.mean + self.std * z
+
+    def velocity(
+        self, z_t: Tensor, t: Tensor, words: Tensor | None = None, guidance: float = 1.0
+    ) -> Tensor:
+        """v = v(nothing) + w (v(words) - v(nothing)), classifier-free guidance.
+
+        Args:
+            z_t: Normalized codes with noise, (B, latent_dim).
+            t: (B, 1) in [0, 1].
+            words: (conditions,) for all, or (B, conditions); None asks for anything.
+            guidance: w. 0 ignores the words, 1 is what the model learned of them.
+
+        Source: Ho & Salimans 2022, equation 6 (their w is ours - 1)
+        """
+        if words is None:
+            return self.net(z_t, t)
+        v = self.net(z_t, t, words.to(z_t).expand(len(z_t), -1))
+        if guidance == 1:
+            return v
+        nothing = self.net(z_t, t)
+        return nothing + guidance * (v - nothing)
+
+    @torch.no_grad()
+    def carry(
+        self,
+        z: Tensor,
+        start: float,
+        end: float,
+        words: Tensor | None = None,
+        guidance: float = 1.0,
+        steps: int = 10,
+        heun: bool = True,
+    ) -> Tensor:
+        """Normalized codes at t = start -> where the flow carries them until t = end.
+
+        Args:
+            start, end: 1 and 0 generate; 0 and 1 find the noise behind real codes.
+            words, guidance: As in `velocity`.
+            steps, heun: As in `integrate`.
+        """
+
+        def v(z: Tensor, t: Tensor) -> Tensor:
+            return self.velocity(z, t, words, guidance)
+
+        return integrate(v, z, start, end, steps, heun)
+
+    def prior(self, n: int, rng: torch.Generator | None = None) -> Tensor:
+        """eps ~ N(0, I), (n, latent_dim): where the flow begins."""
+        return _normal((n, *self.mean.shape), self.mean, rng)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        rng: torch.Generator | None = None,
+        words: Tensor | None = None,
+        guidance: float = 1.0,
+        steps: int = 10,
+        heun: bool = True,
+    ) -> Tensor:
+        """New codes (n, latent_dim) in the units of the real ones, for a decoder."""
+        z = self.carry(self.prior(n, rng), 1, 0, words, guidance, steps, heun)
+        return self.restore(z)
+
+
+class PixelFlow(Flow):
+    """A flow of whole images: x_hat = decode(h + correction(h, t)), h = encode(x_t).
+
+    An autoencoder that is told how noisy its input is, and learns to leave the noise
+    out. Its guess x_hat of the clean image gives the velocity (x_t - x_hat) / t.
+
+    Args:
+        latent_dim: Numbers in the bottleneck h.
+        size, channels, width: As in `Autoencoder`.
+
+    Source: Vincent et al. 2010 (denoising autoencoders); Li & He 2025 (predict x).
+    Taught in: lesson 06
+    """
+
+    def __init__(
+        self, latent_dim: int = 32, size: int = 32, channels: int = 3, width: int = 16
+    ) -> None:
+        super().__init__(latent_dim)
+        self.settings = dict(
+            latent_dim=latent_dim, size=size, channels=channels, width=width
+        )
+        self.encoder = Encoder(latent_dim, size, channels, width)
+        self.decoder = Decoder(latent_dim, size, channels, width)
+        # Pixels from 0 to 1 become numbers from -1 to 1.
+        self.mean = torch.full((channels, size, size), 0.5)
+        self.std = torch.full((channels, size, size), 0.5)
+
+    def clean(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Normalized images with noise and t (B, 1) -> the guess x_hat, normalized."""
+        h = self.encoder(x_t)
+        logits = self.decoder(h + self.net(h, t))
+        return self.normalize(torch.sigmoid(logits))
+
+    def velocity(
+        self, x_t: Tensor, t: Tensor, words: None = None, guidance: float = 1.0
+    ) -> Tensor:
+        """v = (x_t - x_hat) / t, without words.
+
+        Raises:
+            ValueError: t = 0, where this is 0 / 0. Euler's method never asks there on
+                the way from noise to images.
+        """
+        if (t == 0).any():
+            raise ValueError(
+                "a flow of images has no velocity at t = 0: go from a larger t to 0, "
+                "with heun=False"
+            )
+        return (x_t - self.clean(x_t, t)) / t.view(-1, 1, 1, 1)
+
+
+def integrate(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    z: Tensor,
+    start: float,
+    end: float,
+    steps: int,
+    heun: bool = True,
+) -> Tensor:
+    """z + the integral of v(z, t) dt from t = start to t = end, in equal steps.
+
+    Args:
+        velocity: z (B, ...) and t (B, 1) -> v, the shape of z.
+        z: Where it begins, (B, ...).
+        start, end: Times in [0, 1].
+        steps: How many, at least 1.
+        heun: Average the velocities at both ends of a step, for twice the price: the
+            error falls with the square of the number of steps. Otherwise Euler's
+            method, which never asks for the velocity at `end`.
+
+    Source: Karras et al. 2022, algorithm 1. Taught in: lesson 06
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number from 1, got {steps!r}")
+    h = (end - start) / steps
+    for i in range(steps):
+        t = z.new_full((len(z), 1), start + i * h)
+        v = velocity(z, t)
+        if heun:
+            v = (v + velocity(z + h * v, t + h)) / 2
+        z = z + h * v
+    return z
+
+
+def z_hat_of(v: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+    """z_hat = z_t - t v: the clean code that a velocity points to."""
+    return z_t - t * v
+
+
+def eps_hat_of(v: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+    """eps_hat = z_t + (1 - t) v: the noise that a velocity comes from."""
+    return z_t + (1 - t) * v
+
+
+def score_of(v: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+    """score = -eps_hat / t, the gradient of log p(z_t) if v is the best velocity."""
+    return -eps_hat_of(v, z_t, t) / t
 
 
 def _normal(

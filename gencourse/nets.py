@@ -1,11 +1,12 @@
-"""The two networks of the course: `Encoder` reads an image, `Decoder` draws one.
+"""The networks of the course: `Encoder` reads an image, `Decoder` draws one.
 
 Autoencoder = Encoder + Decoder. VAE = Encoder with twice the outputs + Decoder. GAN =
-Decoder as generator + Encoder with one output as discriminator.
+Decoder as generator + Encoder with one output as discriminator. The third network,
+`Denoiser`, works on vectors alone: it says which way leads from noise to a code.
 
-Both climb down or up a ladder of grids, a factor of two at a time, until the grid is 4
-wide or its side is odd: 32 -> 16 -> 8 -> 4, or 28 -> 14 -> 7. The first three rungs
-have width, 2 width and 4 width channels; further rungs stay at 4 width.
+Encoder and decoder climb down or up a ladder of grids, a factor of two at a time, until
+the grid is 4 wide or its side is odd: 32 -> 16 -> 8 -> 4, or 28 -> 14 -> 7. The first
+three rungs have width, 2 width and 4 width channels; further rungs stay at 4 width.
 """
 
 import torch
@@ -123,6 +124,58 @@ class Decoder(nn.Module):
         if not bias.any():
             mean = x.mean((0, 2, 3)).clamp(0.01, 0.99)  # (C,)
             bias.copy_(torch.logit(mean).repeat_interleave(4))
+
+
+class Denoiser(nn.Module):
+    """(z_t, t) -> v: three hidden layers that are told how noisy the vector is.
+
+    t enters as sines and cosines of eight frequencies, because a layer that sees t as
+    one number among others can hardly tell 0.01 from 0.02. The last layer begins at
+    zero: an untrained denoiser moves nothing.
+
+    Args:
+        dim: Numbers per vector, in and out.
+        width: Units of each hidden layer.
+        conditions: Numbers that say what is wanted, such as words or a class as zeros
+            and ones; all zero means "anything". 0 if there are none.
+
+    Raises:
+        ValueError: One of these is out of its range, or an input has another shape.
+
+    Taught in: lesson 06
+    """
+
+    def __init__(self, dim: int, width: int = 128, conditions: int = 0) -> None:
+        super().__init__()
+        _check_count("dim", dim)
+        _check_count("width", width)
+        if conditions != 0:
+            _check_count("conditions", conditions)
+        self.dim, self.conditions = dim, conditions
+        self.register_buffer("frequencies", 2.0 ** torch.arange(8))  # radians
+        sizes = [dim + 16 + conditions, width, width, width]
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(n_in, n_out), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
+        _initialize(self)
+        nn.init.zeros_(self.layers[-1].weight)
+
+    def forward(self, z_t: Tensor, t: Tensor, words: Tensor | None = None) -> Tensor:
+        n = len(z_t)
+        if words is None:
+            words = z_t.new_zeros(n, self.conditions)
+        for name, x, columns in (
+            ("vectors", z_t, self.dim),
+            ("times t", t, 1),
+            ("words", words, self.conditions),
+        ):
+            if x.shape != (n, columns):
+                raise ValueError(
+                    f"expected {name} of shape ({n}, {columns}), got {tuple(x.shape)}"
+                )
+        angles = t * self.frequencies  # (B, 8)
+        return self.layers(torch.cat([z_t, angles.sin(), angles.cos(), words], dim=1))
 
 
 class MinibatchStd(nn.Module):

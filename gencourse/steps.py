@@ -18,7 +18,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Adam, Optimizer
 
 from gencourse import losses
-from gencourse.models import GAN, VAE, Autoencoder
+from gencourse.models import GAN, VAE, Autoencoder, Flow
 
 
 class AutoencoderStep:
@@ -251,15 +251,90 @@ class GANStep:
         }[self.loss]
         return {"loss": g_losses(self.model.discriminate(fake)).mean()}
 
-    @torch.no_grad()
     def update_average(self) -> None:
-        latest = self.model.generator.parameters()
-        for average, weight in zip(self.average.parameters(), latest, strict=True):
-            average.lerp_(weight, 1 - self.ema)
+        follow(self.average, self.model.generator, 1 - self.ema)
 
     def use_average(self) -> None:
         """Put the averaged weights into the model's generator, to draw with them."""
         self.model.generator.load_state_dict(self.average.state_dict())
+
+
+class FlowStep:
+    """Lower the mean over the batch of ||v(z_t, t) - (eps - z)||^2 by a step of Adam.
+
+    `step(x)` returns {"loss"}: the squared error per example. Its best value is not
+    zero (see `losses.flow_matching_loss`). x holds codes, with the words beside them:
+    (B, latent_dim + conditions), or images (B, C, S, S).
+
+    Args:
+        model: A Flow that knows mean and deviation of the codes (`model.start_at`), or
+            a PixelFlow.
+        drop: The share of examples whose words are hidden, so that the model also
+            learns what is likely without words; guidance needs both.
+        least_t: t ~ U(least_t, 1). Where a network guesses the clean image, the error
+            of its velocity grows as 1 / t: leave the smallest t out.
+        lr, betas: Adam's.
+        ema: As in `GANStep`; `use_average()` moves the average into the model.
+        rng: Draws t, eps and whose words are hidden.
+
+    Source: Lipman et al. 2023; Ho & Salimans 2022, algorithm 1 (drop).
+    Taught in: lesson 06
+    """
+
+    def __init__(
+        self,
+        model: Flow,
+        drop: float = 0.1,
+        least_t: float = 0.0,
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        ema: float = 0.998,
+        rng: torch.Generator | None = None,
+    ) -> None:
+        for name, value in (("drop", drop), ("least_t", least_t), ("ema", ema)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {value!r}")
+        self.model, self.drop, self.least_t = model, drop, least_t
+        self.ema, self.rng = ema, rng
+        self.average = copy.deepcopy(model).requires_grad_(False)
+        self.optimizer = Adam(model.parameters(), lr, betas, fused=True)
+        self.steps_done = 0
+
+    def __call__(self, x: Tensor) -> dict[str, float]:
+        values = self.measure(x.to(self.model.mean))
+        descend(self.optimizer, values["loss"])
+        self.steps_done += 1
+        # A young average follows quickly: it must not remember the first weights.
+        follow(self.average, self.model, max(1 - self.ema, 1 / self.steps_done))
+        return floats(values)
+
+    def measure(self, x: Tensor) -> dict[str, Tensor]:
+        n_words = self.model.net.conditions
+        z, words = (x[:, :-n_words], x[:, -n_words:]) if n_words else (x, None)
+        z = self.model.normalize(z)
+        t = self.least_t + (1 - self.least_t) * self._uniform(z)  # (B, 1)
+        eps = self.model.prior(len(z), self.rng)  # drawn anew at each step
+        if n_words:
+            words = words * (self._uniform(z) >= self.drop)
+        share = t.view(-1, *[1] * (z.ndim - 1))  # of noise, (B, 1) or (B, 1, 1, 1)
+        v = self.model.velocity((1 - share) * z + share * eps, t, words)
+        return {"loss": losses.flow_matching_loss(v, z, eps).mean()}
+
+    def use_average(self) -> None:
+        """Put the averaged weights into the model, to draw with them."""
+        self.model.load_state_dict(self.average.state_dict())
+
+    def _uniform(self, z: Tensor) -> Tensor:
+        device = z.device if self.rng is None else self.rng.device
+        return torch.rand(len(z), 1, generator=self.rng, device=device).to(z)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, latest: nn.Module, share: float) -> None:
+    """average <- (1 - share) average + share latest, for each weight."""
+    pairs = zip(average.parameters(), latest.parameters(), strict=True)
+    for mean, weight in pairs:
+        mean.lerp_(weight, share)
 
 
 def on_model(x: Tensor, model: nn.Module) -> Tensor:

@@ -20,8 +20,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     """Write a model's weights and settings to a safetensors file, whole or not at all.
 
     Args:
-        model: Autoencoder, VAE or GAN: anything whose `.settings` are the arguments
-            that rebuild it.
+        model: Autoencoder, VAE, GAN or Flow: anything whose `.settings` are the
+            arguments that rebuild it.
         path: Conventionally ends in .safetensors.
 
     Raises:
@@ -71,14 +71,18 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
 def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
     """A model of this class that comes with the course, trained on faces for minutes.
 
-    tools/measure/compare.py trained those of 32x32, `gencourse train` those of 64x64
-    (docs/scaling.md).
+    tools/measure/compare.py trained those of 32x32 and the flows, `gencourse train`
+    those of 64x64 (docs/scaling.md).
 
     Args:
-        model_class: Autoencoder, VAE or GAN (32x32 RGB faces, 10 latent dimensions).
+        model_class: Autoencoder, VAE, GAN or Flow (32x32 RGB faces, 10 latent
+            dimensions), or PixelFlow with its name.
         name: The file's name, by default the class in lowercase. "vae_precise" is a
             VAE with a small decoder variance; "vae_64" and "gan_64" draw 64x64 faces
-            from 16 dimensions.
+            from 16 dimensions. "flow" carries noise to the codes of "autoencoder",
+            "flow_words" does so with words, "flow_precise" to those of "vae_precise",
+            and the PixelFlow "flow_pixels" to whole images; "flow_pixels_long" was
+            trained for 25 minutes instead of six.
     """
     name = name or model_class.__name__.lower()
     return load(model_class, PRETRAINED / f"{name}.safetensors")

@@ -18,7 +18,7 @@ from wrong_answers import ARGUMENTS, RIGHT, WRONG
 from gencourse import checks, faces, losses, metrics, plot
 
 NOTEBOOKS = sorted(
-    (Path(__file__).resolve().parent.parent / "notebooks").glob("0[1-5]_*.ipynb")
+    (Path(__file__).resolve().parent.parent / "notebooks").glob("0[1-6]_*.ipynb")
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NUMBERS = [n for lesson in checks.LESSONS for n in checks._of_lesson(lesson)]

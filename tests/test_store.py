@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from gencourse import data, faces, losses, metrics, referee, store
-from gencourse.models import GAN, VAE, Autoencoder
+from gencourse.models import GAN, VAE, Autoencoder, Flow, PixelFlow
 from gencourse.steps import AutoencoderStep, VAEStep
 from tools.measure import compare
 
@@ -269,8 +269,9 @@ CLASSES = {"autoencoder": Autoencoder, "vae": VAE, "gan": GAN}
     sorted(
         path.stem
         for path in store.PRETRAINED.glob("*.safetensors")
-        # tests/test_faces.py has the one, a test below the other
+        # tests/test_faces.py has the one, tests below the others
         if path.name not in (referee.STORED, "vae_dial.safetensors")
+        and not path.name.startswith("flow")
     ),
 )
 def test_stored_models_draw_faces(name):
@@ -289,10 +290,35 @@ def test_stored_models_draw_faces(name):
     assert (store.PRETRAINED / f"{name}.safetensors").stat().st_size < 2_000_000
 
 
+FLOWS = {  # name -> the model that draws its codes
+    "flow": ("autoencoder", Autoencoder),
+    "flow_words": ("autoencoder", Autoencoder),
+    "flow_precise": ("vae_precise", VAE),
+}
+
+
+def test_stored_flows_draw_faces():
+    rng = torch.Generator().manual_seed(1)
+    stored = {path.stem for path in store.PRETRAINED.glob("flow*.safetensors")}
+    assert stored == set(compare.FLOWS)
+    drawn = {}
+    for name in stored - FLOWS.keys():
+        pixels = store.pretrained(PixelFlow, name)
+        drawn[name] = pixels.sample(12, rng, steps=20, heun=False)
+    for name, (decoder, model_class) in FLOWS.items():
+        codes = store.pretrained(Flow, name).sample(12, rng)
+        drawn[name] = store.pretrained(model_class, decoder).decode(codes).detach()
+    for name, images in drawn.items():
+        assert metrics.fidelity(images.clamp(0, 1)) < 0.06, name  # N(0, I) gets 0.08
+        path = store.PRETRAINED / f"{name}.safetensors"
+        assert path.stat().st_size < 1_100_000
+
+
 def test_stored_results_are_those_of_the_script_and_of_the_stored_models():
     content = store.results()
     assert {row["name"] for row in content["variances"]} == set(compare.VARIANCES)
     assert {row["name"] for row in content["remedies"]} == set(compare.REMEDIES)
+    assert {row["name"] for row in content["flows"]} == set(compare.FLOWS)
     assert content["settings"]["s2"] == compare.S2
     row = {r["name"]: r for r in content["families"] if r["seed"] == 0}
     row |= {r["name"]: r for r in content["variances"]}

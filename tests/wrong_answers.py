@@ -28,7 +28,22 @@ ARGUMENTS = {
     "5.3": "images, training",
     "5.4": "real, first, second",
     "5.5": "axes, rows",
+    "6.2": "v, z_t, t",
+    "6.3": "z, i, alpha_bar, eps",
+    "6.4": "net, z_t, t, words, w",
+    "6.5": "axes, v, z, counts",
 }
+
+STEPS = """of = []
+for n in counts:
+    x = z
+    for i in range(n, 0, -1):
+        x = x - v(x, {}) / n
+    of.append(x.std(){})
+axes.plot(counts, of)
+axes.set(xlabel="steps", ylabel="deviation")
+return "Few steps shrink what comes out."
+"""
 
 LABELS = '\naxes.set(xlabel="x", ylabel="y")\nreturn "It says more than it seems to."'
 JSD = (
@@ -492,6 +507,48 @@ WRONG = {
             "medians",
         ),
     ],
+    "6.1": [
+        ("0", "z_t determines"),
+        ("1", "difference"),
+        ("0.5", "variance of z_t"),
+        ("math.sqrt(2)", "standard deviation"),
+        ("4", "not it"),
+    ],
+    "6.2": [
+        ("return z_t - t * v", "other end"),
+        ("return z_t - (1 - t) * v", "flipped"),
+        ("return z_t + t * v", "not t"),
+        ("return -(z_t + (1 - t) * v) / t", "score"),
+        ("return (1 - t) * v", "missing"),
+        ("return z_t + v", "stand at"),
+        ("return (z_t + (1 - t) * v).mean()", "shape"),
+    ],
+    "6.3": [
+        ("return alpha_bar[i] * z + (1 - alpha_bar[i]).sqrt() * eps", "Now z"),
+        ("return alpha_bar[i] * z + (1 - alpha_bar[i]) * eps", "Both roots"),
+        ("return alpha_bar[i].sqrt() * z + (1 - alpha_bar[i].sqrt()) * eps", "not its root"),
+        ("return (1 - alpha_bar[i]).sqrt() * z + alpha_bar[i].sqrt() * eps", "swapped"),
+        ("return z + (1 - alpha_bar[i]).sqrt() * eps", "not shrunk"),
+        ("a = alpha_bar[i - 1]\nreturn a.sqrt() * z + (1 - a).sqrt() * eps", "index"),
+    ],
+    "6.4": [
+        ("return net(z_t, t, words)", "w is ignored"),
+        ("return net(z_t, t)", "words are ignored"),
+        ("a, b = net(z_t, t, words), net(z_t, t)\nreturn a + w * (b - a)", "swapped"),
+        ("return w * net(z_t, t, words)", "where is"),
+        ("return net(z_t, t) + w * net(z_t, t, words)", "difference of the two"),
+        ("a, b = net(z_t, t, words), net(z_t, t)\nreturn a + w * (a - b)", "one too far"),
+        ("return w * (net(z_t, t, words) - net(z_t, t))", "no velocity"),
+        ("a, b = net(z_t, t, words), net(z_t, t)\nreturn b + 3 * (a - b)", "w = 0.5"),
+    ],
+    "6.5": [
+        (STEPS.format("i / n", " ** 2"), "variance"),
+        (STEPS.replace("x - v", "x + v").format("i / n", ""), "flipped"),
+        (STEPS.format("(i - 1) / n", ""), "wrong times"),
+        (STEPS.format("(n - i) / n", ""), "wrong times"),
+        (STEPS.format("1.0", ""), "stays at 1"),
+        (STEPS.replace("axes.set", "0 and axes.set").format("i / n", ""), "Label"),
+    ],
 }  # fmt: skip
 
 # Other right answers: other algebra, float64, arrays, other shapes, numbers.
@@ -711,5 +768,20 @@ RIGHT = {
         "    axes.errorbar(r['fidelity'], r['coverage'], yerr=0.1)" + LABELS,
         "rows = sorted(rows, key=lambda r: r['coverage'])\n"
         + RUNS.format("fidelity", "coverage"),
+    ],
+    "6.1": ["2", "2.0", "torch.tensor(2.0)"],
+    "6.2": ["return z_t + (1 - t) * v", "return (z_t - t * v) + v"],
+    "6.3": [
+        "a = alpha_bar[i]\nreturn a.sqrt() * z + (1 - a).sqrt() * eps",
+        "a = alpha_bar[i].item()\nreturn math.sqrt(a) * z + eps * math.sqrt(1 - a)",
+    ],
+    "6.4": [
+        "a, b = net(z_t, t, words), net(z_t, t)\nreturn b + w * (a - b)",
+        "a = net(z_t, t, words)\nb = net(z_t, t, torch.zeros_like(words))\n"
+        "return w * a + (1 - w) * b",
+    ],
+    "6.5": [
+        STEPS.format("i / n", ""),
+        STEPS.replace("axes.plot", "axes.scatter").format("i / n", ""),
     ],
 }

@@ -7,7 +7,7 @@
 
 An answer is run with copies of the inputs, for at most `SECONDS`. What it raises is
 shown with its place. The exercises themselves, with their hints and the wrong answers
-that they know, are in `lesson01.py` to `lesson05.py`.
+that they know, are in `lesson01.py` to `lesson06.py`.
 """
 
 import inspect
@@ -26,7 +26,7 @@ from gencourse.checks.exercise import Exercise, exercises
 from gencourse.checks.sandbox import AnswerRaised, Trial, fresh_state
 
 SECONDS = 20  # for one check, however often it runs the answer
-LESSONS = ("1", "2", "3", "4", "5")
+LESSONS = ("1", "2", "3", "4", "5", "6")
 MISPLACED = "The check is inside your function: move it to the left margin."
 
 
@@ -233,7 +233,7 @@ def _find(number: str) -> Exercise:
 def _of_lesson(lesson: str) -> dict[str, Exercise]:
     lesson = lesson.lstrip("0")
     if lesson not in LESSONS:
-        raise ValueError(f"there are exercises for lessons 1 to 5, not {lesson!r}")
+        raise ValueError(f"there are exercises for lessons 1 to 6, not {lesson!r}")
     import_module(f"gencourse.checks.lesson0{lesson}")
     return {n: exercises[n] for n in sorted(exercises) if n.startswith(f"{lesson}.")}
 

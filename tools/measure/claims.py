@@ -33,7 +33,10 @@ KEPT = notebooks.ROOT / "build/claims"
 PAGE = notebooks.ROOT / "docs/claims.md"
 STEPS = 20  # untrained: as good as any number of steps that do nothing
 CONDITIONS = ["seed 1", "seed 2", "seed 3", "untrained", "shuffled", "rival"]
-RIVALS = {"02": ("GaussianMixture(20", "GaussianMixture(1")}  # one Gaussian
+RIVALS = {  # one Gaussian for the mixture, and for the flow
+    "02": ("GaussianMixture(20", "GaussianMixture(1"),
+    "06": ('"flow": flow.sample(N_JUDGED, rng)', '"flow": one.sample((N_JUDGED,))'),
+}
 MARK = "<!-- python -m tools.measure.claims writes what follows -->\n"
 
 

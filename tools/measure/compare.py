@@ -3,13 +3,15 @@
 python -m tools.measure.compare families --seconds 360 --seeds 0 1 2    lesson 05
 python -m tools.measure.compare variances --seconds 150 --seeds 0       lesson 03
 python -m tools.measure.compare remedies --seconds 45 --seeds 0 1 2 3 4  lesson 04
+python -m tools.measure.compare flows --seconds 360 --seeds 0           lesson 06
 python -m tools.measure.compare merge                                    comparison.json
 
 Each model gets the same seconds of one core (CPU time of one thread, so that other work
 on the machine takes nothing from it). Its row is written to build/compare at once: an
 interrupted run continues where it stopped, and runs with different seeds may go side by
-side. `merge` turns all rows into gencourse/pretrained/comparison.json, and what each
-variance draws into gencourse/pretrained/vae_dial.safetensors.
+side. The flows learn from the stored models, so train those first. `merge` turns all
+rows into gencourse/pretrained/comparison.json (tables without new rows stay), and what
+each variance draws into gencourse/pretrained/vae_dial.safetensors.
 """
 
 import datetime
@@ -31,6 +33,8 @@ SIZE, LATENT_DIM, N_TRAIN, N_JUDGED, S2 = 32, 10, 20_000, 300, 0.4
 AE_BATCH, GAN_BATCH = 16, 32
 VARIANCES, PRECISE = (0.005, 0.02, 0.1, 0.4, 1.5, 6.0), 0.02
 N_CLOUDS = (250, 1000, 4000, 16_000)
+FLOW_STEPS, FLOW_BATCH, WORD_STEPS, LONG = 4000, 256, 64_000, 1500  # seconds
+FLOWS = ("flow", "flow_words", "flow_precise", "flow_pixels", "flow_pixels_long")
 REMEDIES = {
     "none": ({}, {}),
     "minibatch std": ({"minibatch_std": True}, {}),
@@ -68,6 +72,31 @@ def small_steps(step) -> None:
                 group["lr"] /= 8
 
 
+def fit_flow(codes, n_steps, seed, words=None) -> tuple[models.Flow, float]:
+    """A flow that learned to draw such codes, and the seconds that it took.
+
+    Args:
+        codes: (N, latent_dim).
+        words: (N, conditions), zeros and ones. Each step tells a random part of them.
+    """
+    train.seed_everything(seed)
+    conditions = 0 if words is None else words.shape[1]
+    model = models.Flow(codes.shape[1], conditions=conditions)
+    model.start_at(codes)
+    step, started = steps.FlowStep(model), time.thread_time()
+    for n in range(n_steps):
+        if n == round(0.75 * n_steps):
+            small_steps(step)
+        rows = torch.randint(len(codes), (FLOW_BATCH,))
+        batch = codes[rows]
+        if conditions:
+            told = torch.rand(FLOW_BATCH, conditions) < torch.rand(FLOW_BATCH, 1)
+            batch = torch.cat([batch, words[rows] * told], 1)
+        step(batch)
+    step.use_average()
+    return model, time.thread_time() - started
+
+
 def measure(samples, real, x_hat=None) -> dict:
     """Return what lesson 05 lists, for samples and x_hat of shape (N, 3, 32, 32)."""
     x, knobs = real.test[:N_JUDGED], real.test.knobs[:N_JUDGED]
@@ -90,7 +119,7 @@ def measure(samples, real, x_hat=None) -> dict:
 
 
 def family(name: str, seconds: float, seed: int) -> list[dict]:
-    """Train and measure one family; the autoencoder gives two rows."""
+    """Train and measure one family; the autoencoder gives three rows."""
     real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
     train.seed_everything(seed)
     rng = torch.Generator().manual_seed(seed)
@@ -151,10 +180,54 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
         codes = torch.from_numpy(mixture.sample(N_JUDGED)[0]).float()
         codes = codes[torch.randperm(N_JUDGED, generator=rng)]
         mixed = model.decode(codes)
+    flow, _ = fit_flow(z, FLOW_STEPS, seed)
+    with torch.no_grad():
+        flowed = model.decode(flow.sample(N_JUDGED, rng))
     return [
         {"name": label} | common | measure(drawn, real, x_hat)
-        for label, drawn in (("AE, N(0, I)", normal), ("AE, mixture", mixed))
-    ]
+        for label, drawn in (
+            ("AE, N(0, I)", normal), ("AE, mixture", mixed), ("AE, flow", flowed)
+        )
+    ]  # fmt: skip
+
+
+def words_of(knobs) -> torch.Tensor:
+    """Two words for each knob, low below -1/3 and high above 1/3: (N, 8) -> (N, 16)."""
+    return torch.cat([knobs < -1 / 3, knobs > 1 / 3], dim=1).float()
+
+
+def flow(name: str, seconds: float, seed: int) -> list[dict]:
+    """Train a flow for lesson 06, store that of seed 0, and measure its samples."""
+    real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=0)
+    train.seed_everything(seed)
+    rng = torch.Generator().manual_seed(seed)
+    decoder, seen = None, None
+    if name.startswith("flow_pixels"):
+        seconds = LONG if name == "flow_pixels_long" else seconds
+        model = models.PixelFlow(size=SIZE)
+        step = steps.FlowStep(model, least_t=0.1)
+        seen = train_for(step, real.train, GAN_BATCH, seconds, seed, small_steps)
+        step.use_average()
+        drawn = model.sample(N_JUDGED, rng, steps=20, heun=False)
+    else:
+        if name == "flow_precise":
+            decoder = store.pretrained(models.VAE, "vae_precise")
+        else:
+            decoder = store.pretrained(models.Autoencoder)
+        with torch.no_grad():
+            codes = [decoder.encode(x) for x in real.train[:].split(1000)]
+            if name == "flow_precise":  # draws from q(z|x), not its means
+                codes = [decoder.reparameterize(*q, rng) for q in codes]
+        words = words_of(real.train.knobs) if name == "flow_words" else None
+        n_steps = WORD_STEPS if name == "flow_words" else FLOW_STEPS
+        model, seconds = fit_flow(torch.cat(codes), n_steps, seed, words)
+        seen = n_steps * FLOW_BATCH
+        with torch.no_grad():
+            drawn = decoder.decode(model.sample(N_JUDGED, rng))
+    if seed == 0:
+        store.save(model, store.PRETRAINED / f"{name}.safetensors")
+    row = {"name": name, "seed": seed, "seconds": seconds, "images": seen}
+    return [row | measure(drawn, real)]
 
 
 def remedy(name: str, seconds: float, seed: int) -> list[dict]:
@@ -229,16 +302,28 @@ def dial(model: models.VAE, real) -> dict[str, torch.Tensor]:
     return {"x_hat": x_hat, "samples": samples, "kl": kl} | clouds | counts
 
 
+TABLES = {
+    "families": (("real", "PCA", "AE", "VAE", "GAN"), family),
+    "variances": (VARIANCES, variance),
+    "remedies": (REMEDIES, remedy),
+    "flows": (FLOWS, flow),
+}
+
+
 def merge() -> None:
     """Write all rows, with the commands that made them, to comparison.json."""
-    dials = [store.read(ROWS / f"dial {s2}.safetensors")[0] for s2 in VARIANCES]
-    stacked = {name: torch.stack([d[name] for d in dials]) for name in dials[0]}
-    stacked["s2"] = torch.tensor(VARIANCES)
-    path = store.PRETRAINED / "vae_dial.safetensors"
-    store.write_whole(path, safetensors.torch.save(stacked))
-    tables = {"families": [], "variances": [], "remedies": []}
+    clouds = [ROWS / f"dial {s2}.safetensors" for s2 in VARIANCES]
+    if all(path.exists() for path in clouds):
+        dials = [store.read(path)[0] for path in clouds]
+        stacked = {name: torch.stack([d[name] for d in dials]) for name in dials[0]}
+        stacked["s2"] = torch.tensor(VARIANCES)
+        path = store.PRETRAINED / "vae_dial.safetensors"
+        store.write_whole(path, safetensors.torch.save(stacked))
+    tables = {name: [] for name in TABLES}
     for path in sorted(ROWS.glob("*.json")):
         tables[path.name.split(" ")[0]] += json.loads(path.read_text())
+    stored = store.results()
+    tables = {name: rows or stored.get(name, []) for name, rows in tables.items()}
     for rows in tables.values():
         for row in rows:
             for key, value in row.items():
@@ -255,7 +340,7 @@ def merge() -> None:
 
 def main() -> None:
     parser = command.parser(__doc__)
-    parser.add_argument("what", choices=("families", "variances", "remedies", "merge"))
+    parser.add_argument("what", choices=(*TABLES, "merge"))
     parser.add_argument("--seconds", type=float, default=360)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", help="some of the names")
@@ -264,11 +349,7 @@ def main() -> None:
         return merge()
     torch.set_num_threads(1)
     ROWS.mkdir(parents=True, exist_ok=True)
-    all_names, run = {
-        "families": (("real", "PCA", "AE", "VAE", "GAN"), family),
-        "variances": (VARIANCES, variance),
-        "remedies": (REMEDIES, remedy),
-    }[args.what]
+    all_names, run = TABLES[args.what]
     for seed in args.seeds:
         for name in all_names:
             path = ROWS / f"{args.what} {name} {seed}.json"
