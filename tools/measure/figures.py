@@ -54,7 +54,7 @@ def noise_to_faces() -> plot.Picture:
         held.append(x)
     rows = torch.stack([torch.stack(held), torch.stack([*guesses, x])], 1)
     shown = model.restore(rows).clamp(0, 1).permute(2, 1, 0, 3, 4, 5).flatten(0, 1)
-    labels = ["held", "guess"] * 2
+    labels = ["image", "guess"] * 2
     return plot.grid(shown, row_labels=labels, scale=1, alt="From noise to two faces")
 
 
