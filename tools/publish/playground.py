@@ -2,8 +2,8 @@
 
 The page holds the weights of the decoders of the VAE and of the autoencoder (16 bits
 each, base64) and of the flow with words (32 bits: rounding would add up over its twenty
-steps). It needs neither a network nor a server. docs/playground/template.html is its design and
-behavior; tools/publish/site.py puts it beside the lessons.
+steps). It needs neither a network nor a server. docs/playground/template.html is its
+design and behavior; tools/publish/site.py puts it beside the lessons.
 """
 
 import base64
