@@ -3,7 +3,7 @@
 python -m tools.measure.figures
 
 faces.png turns each knob; comparison.png is the output of a cell of lesson 05;
-steps.png follows two faces from noise in twenty steps; and larger.png shows samples of
+steps.png follows a face from noise in twenty steps; and larger.png shows samples of
 the two stored models of 64 x 64 pixels. Their quality is printed for docs/scaling.md.
 """
 
@@ -41,21 +41,25 @@ def stored_output(lesson: str, beginning: str) -> bytes:
 
 
 @torch.no_grad()
-def noise_to_faces() -> plot.Picture:
+def noise_to_face() -> plot.Picture:
     """Draw what a flow of images holds at each step, and its guess at that moment."""
     model = store.pretrained(PixelFlow, "flow_pixels")
-    x = model.prior(2, torch.Generator().manual_seed(6))
-    held, guesses = [x], []
+    x = model.prior(1, torch.Generator().manual_seed(6))
+    held, guesses = [], []
     for i in range(N_STEPS, 0, -1):  # Euler's method, as in PixelFlow.sample
-        t = torch.full((len(x), 1), i / N_STEPS)
+        t = torch.full((1, 1), i / N_STEPS)
         v = model.velocity(x, t)
+        held.append(x)
         guesses.append(z_hat_of(v, x, t.view(-1, 1, 1, 1)))
         x = x - v / N_STEPS
-        held.append(x)
-    rows = torch.stack([torch.stack(held), torch.stack([*guesses, x])], 1)
-    shown = model.restore(rows).clamp(0, 1).permute(2, 1, 0, 3, 4, 5).flatten(0, 1)
-    labels = ["image", "guess"] * 2
-    return plot.grid(shown, row_labels=labels, scale=1, alt="From noise to two faces")
+    half = N_STEPS // 2
+    rows = [part for i in (0, half) for part in (held[i:], guesses[i:])]
+    shown = torch.stack([torch.cat(row[:half]) for row in rows])
+    return plot.grid(
+        model.restore(shown).clamp(0, 1),
+        row_labels=["steps 1 to 10", "guess", "steps 11 to 20", "guess"],
+        alt="Twenty steps from noise to a face",
+    )
 
 
 def larger() -> plot.Picture:
@@ -81,7 +85,7 @@ def larger() -> plot.Picture:
 def main() -> None:
     knobs_turned().save(FIGURES / "faces.png")
     (FIGURES / "comparison.png").write_bytes(stored_output("05", "Real faces and samp"))
-    noise_to_faces().save(FIGURES / "steps.png")
+    noise_to_face().save(FIGURES / "steps.png")
     larger().save(FIGURES / "larger.png")
 
 
