@@ -112,16 +112,19 @@ def test_flow_agrees_with_torch(visit, guidance):
     )
     paths = page.evaluate(call, [noise.tolist(), words.tolist(), guidance])
     guesses = torch.tensor(paths)  # (12, 20, 10)
+    if guidance == 0:  # the first guess is nearly the same, whatever the noise
+        spread = guesses.std(0).mean(1)  # (20,)
+        assert spread[0] < 0.3 * spread[-1]
     z = noise
     with torch.no_grad():
         for i in range(20):
             t = torch.full((12, 1), 1 - i / 20)
             v = flow.velocity(z, t, words, guidance)
             guess = flow.restore(models.z_hat_of(v, z, t))
-            assert torch.allclose(guesses[:, i], guess, atol=1e-3)
+            assert torch.allclose(guesses[:, i], guess, atol=1e-5)
             z = z - v / 20
         arrived = flow.restore(flow.carry(noise, 1, 0, words, guidance, 20, heun=False))
-        assert torch.allclose(guesses[:, -1], arrived, atol=1e-3)
+        assert torch.allclose(guesses[:, -1], arrived, atol=1e-5)
         images = drawn(page, "decodeCode", guesses.flatten(0, 1))
         wanted = autoencoder.decode(guesses.flatten(0, 1))
         assert (images - wanted).abs().max() < 2 * CLOSE
