@@ -15,11 +15,22 @@ def test_the_page_holds_every_weight():
     text = playground.page()
     (found,) = re.findall(r'type="application/json" id="model">(.*?)</script>', text)
     model = json.loads(found)
-    weights = np.frombuffer(base64.b64decode(model["weights"]), "<f2")
-    decoder = store.pretrained(models.VAE).decoder
-    wanted = torch.cat([w.detach().flatten() for w in decoder.parameters()]).numpy()
-    np.testing.assert_allclose(weights, wanted, rtol=2**-11, atol=2**-25)
-    assert f"{len(wanted):,} weights" in text and "{{" not in text
+    flow = store.pretrained(models.Flow, "flow_words")
+    networks = (
+        (model, store.pretrained(models.VAE).decoder, "<f2"),
+        (model["autoencoder"], store.pretrained(models.Autoencoder).decoder, "<f2"),
+        (model["flow"], flow.net, "<f4"),
+    )
+    counts = []
+    for packed, network, kind in networks:
+        weights = np.frombuffer(base64.b64decode(packed["weights"]), kind)
+        wanted = torch.cat([w.detach().flatten() for w in network.parameters()]).numpy()
+        exact = {"rtol": 2**-11, "atol": 2**-25} if kind == "<f2" else {"rtol": 0}
+        np.testing.assert_allclose(weights, wanted, **exact)
+        counts.append(len(wanted))
+    of_vae, of_autoencoder, of_flow = counts
+    assert f"{of_vae:,} weights" in text and "{{" not in text
+    assert f"{of_autoencoder + of_flow:,} weights" in text
     assert len(text.encode()) < 1_000_000
     assert len(model["nats"]) == len(model["unused"]) == model["latentDim"] == 10
 

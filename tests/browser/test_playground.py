@@ -99,6 +99,37 @@ def test_renderer_agrees_with_python(visit, size, every):
     assert (images - faces.render(knobs, size)).abs().max() < CLOSE
 
 
+@pytest.mark.parametrize("guidance", [0, 1, 6])
+def test_flow_agrees_with_torch(visit, guidance):
+    flow = store.pretrained(models.Flow, "flow_words")
+    autoencoder = store.pretrained(models.Autoencoder)
+    words = torch.zeros(16)
+    words[[2, 8 + faces.SMILE]] = 1.0  # a small gap between the eyes, and a smile
+    noise = flow.prior(12, torch.Generator().manual_seed(4))
+    page = visit()
+    call = (
+        "([noise, words, w]) => noise.map((z) => window.gencourse.carry(z, words, w))"
+    )
+    paths = page.evaluate(call, [noise.tolist(), words.tolist(), guidance])
+    guesses = torch.tensor(paths)  # (12, 20, 10)
+    if guidance == 0:  # the first guess is nearly the same, whatever the noise
+        spread = guesses.std(0).mean(1)  # (20,)
+        assert spread[0] < 0.3 * spread[-1]
+    z = noise
+    with torch.no_grad():
+        for i in range(20):
+            t = torch.full((12, 1), 1 - i / 20)
+            v = flow.velocity(z, t, words, guidance)
+            guess = flow.restore(models.z_hat_of(v, z, t))
+            assert torch.allclose(guesses[:, i], guess, atol=1e-5)
+            z = z - v / 20
+        arrived = flow.restore(flow.carry(noise, 1, 0, words, guidance, 20, heun=False))
+        assert torch.allclose(guesses[:, -1], arrived, atol=1e-5)
+        images = drawn(page, "decodeCode", guesses.flatten(0, 1))
+        wanted = autoencoder.decode(guesses.flatten(0, 1))
+        assert (images - wanted).abs().max() < 2 * CLOSE
+
+
 def test_random_codes_are_normal(visit):
     codes = visit().evaluate("Array.from({ length: 20000 }, randomCode)")
     z = torch.tensor(codes)
@@ -160,9 +191,31 @@ def test_every_slider_obeys_the_keyboard(visit):
             assert page.locator(f"output[for={group}-{j + 1}]").inner_text() == most
 
 
+def test_words_and_guidance_change_the_face_of_one_noise(visit):
+    page = visit()
+    noise, free = state(page)["noise"], pixels(page, "flowed")
+    page.get_by_role("combobox", name="smile").select_option("smile")
+    page.get_by_role("combobox", name="hair color").select_option(index=2)
+    words = [0] * 16
+    words[8 + faces.SMILE] = words[15] = 1
+    assert state(page)["words"] == words and state(page)["noise"] == noise
+    told = pixels(page, "flowed")
+    assert not same(told, free)
+    guidance = page.get_by_role("slider", name="guidance")
+    guidance.press("End")
+    assert state(page)["guidance"] == 6 and not same(pixels(page, "flowed"), told)
+    guidance.press("Home")  # w = 0 ignores the words
+    assert same(pixels(page, "flowed"), free)
+    page.get_by_role("slider", name="step").press("Home")
+    assert state(page)["step"] == 1 and not same(pixels(page, "flowed"), free)
+    press(page, "No words")
+    assert state(page)["words"] == [0] * 16
+    assert state(page)["step"] == 20 and same(pixels(page, "flowed"), free)
+
+
 def test_times_are_shown(visit):
     page = visit()
-    for name in ("learned-ms", "true-ms"):
+    for name in ("learned-ms", "flow-ms", "true-ms"):
         assert float(page.locator(f"#{name}").inner_text()) >= 0
 
 
@@ -234,6 +287,28 @@ def test_nothing_moves_by_itself_where_less_motion_is_wanted(visit):
     assert page.get_by_text("asks for less motion").is_visible()
 
 
+def test_noise_becomes_a_face_in_twenty_steps(visit):
+    page = visit()
+    stop_the_clock(page)
+    before = state(page)["noise"]
+    press(page, "From noise to a face")
+    noise = state(page)["noise"]
+    assert noise != before and state(page)["step"] == 1
+    page.clock.run_for(1500)
+    assert 8 <= state(page)["step"] <= 12
+    page.clock.run_for(1500)
+    assert state(page)["step"] == 20
+    face = pixels(page, "flowed")
+    page.clock.run_for(1000)
+    press(page, "Same noise again")
+    assert state(page)["noise"] == noise and not same(pixels(page, "flowed"), face)
+    page.clock.run_for(3100)
+    assert pixels(page, "flowed") == face
+    page = visit(reduced_motion="reduce")
+    press(page, "From noise to a face")
+    assert state(page)["step"] == 20
+
+
 # --- for every reader -----------------------------------------------------------------
 
 
@@ -243,11 +318,14 @@ def test_everything_has_a_name(visit):
         assert page.get_by_role("slider", name=re.compile(rf"^z{j}\b")).count() == 1
     for name in faces.KNOB_NAMES:
         assert page.get_by_role("slider", name=name, exact=True).count() == 1
-    assert page.get_by_role("slider").count() == 10 + len(faces.KNOBS) + 1
-    assert page.get_by_role("img").count() == page.locator("canvas").count() == 4
+    assert page.get_by_role("slider").count() == 10 + len(faces.KNOBS) + 3
+    assert page.get_by_role("combobox").count() == len(faces.KNOBS)
+    assert page.get_by_role("img").count() == page.locator("canvas").count() == 6
     for canvas in page.locator("canvas").all():
         assert len(canvas.get_attribute("aria-label")) > 20
-    labels = "[...document.querySelectorAll('input')].map((i) => i.labels.length)"
+    labels = (
+        "[...document.querySelectorAll('input, select')].map((i) => i.labels.length)"
+    )
     assert set(page.evaluate(labels)) == {1}
 
 
@@ -286,7 +364,7 @@ def test_nothing_is_wider_than_the_window(visit):
     for width in (320, 360, 760, 1280):
         page.set_viewport_size({"width": width, "height": 740})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        for element in page.locator("input, button, canvas").all():
+        for element in page.locator("input, select, button, canvas").all():
             box = element.bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= width
 

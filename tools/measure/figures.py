@@ -2,9 +2,9 @@
 
 python -m tools.measure.figures
 
-faces.png turns each knob; comparison.png is the output of a cell of lesson 05; and
-larger.png shows samples of the two stored models of 64 x 64 pixels. Their quality is
-printed for docs/scaling.md.
+faces.png turns each knob; comparison.png is the output of a cell of lesson 05;
+steps.png follows a face from noise in twenty steps; and larger.png shows samples of
+the two stored models of 64 x 64 pixels. Their quality is printed for docs/scaling.md.
 """
 
 import base64
@@ -12,12 +12,12 @@ import base64
 import torch
 
 from gencourse import data, faces, metrics, plot, store
-from gencourse.models import GAN, VAE
+from gencourse.models import GAN, VAE, PixelFlow, z_hat_of
 from tools import command
 from tools.publish import notebooks
 
 FIGURES = notebooks.FOLDER / "figures"
-N_JUDGED = 300
+N_JUDGED, N_STEPS = 300, 20
 
 
 def knobs_turned() -> plot.Picture:
@@ -38,6 +38,28 @@ def stored_output(lesson: str, beginning: str) -> bytes:
             if shown.get("text/plain", "").startswith(beginning):
                 return base64.b64decode(shown["image/png"])
     raise command.Failure(f"{path.name} shows no picture '{beginning} ...'")
+
+
+@torch.no_grad()
+def noise_to_face() -> plot.Picture:
+    """Draw what a flow of images holds at each step, and its guess at that moment."""
+    model = store.pretrained(PixelFlow, "flow_pixels")
+    x = model.prior(1, torch.Generator().manual_seed(6))
+    held, guesses = [], []
+    for i in range(N_STEPS, 0, -1):  # Euler's method, as in PixelFlow.sample
+        t = torch.full((1, 1), i / N_STEPS)
+        v = model.velocity(x, t)
+        held.append(x)
+        guesses.append(z_hat_of(v, x, t.view(-1, 1, 1, 1)))
+        x = x - v / N_STEPS
+    half = N_STEPS // 2
+    rows = [part for i in (0, half) for part in (held[i:], guesses[i:])]
+    shown = torch.stack([torch.cat(row[:half]) for row in rows])
+    return plot.grid(
+        model.restore(shown).clamp(0, 1),
+        row_labels=["steps 1 to 10", "guess", "steps 11 to 20", "guess"],
+        alt="Twenty steps from noise to a face",
+    )
 
 
 def larger() -> plot.Picture:
@@ -63,6 +85,7 @@ def larger() -> plot.Picture:
 def main() -> None:
     knobs_turned().save(FIGURES / "faces.png")
     (FIGURES / "comparison.png").write_bytes(stored_output("05", "Real faces and samp"))
+    noise_to_face().save(FIGURES / "steps.png")
     larger().save(FIGURES / "larger.png")
 
 

@@ -21,9 +21,9 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 BOOK = """\
 # How machines generate images
 
-Five lessons on the autoencoder, the variational autoencoder, the generative adversarial
-network, and all of them compared on the same images. The notebooks of the course hold
-the same text and code, ready to run.
+Six lessons on the autoencoder, the variational autoencoder, the generative adversarial
+network, all of them compared on the same images, and diffusion. The notebooks of the
+course hold the same text and code, ready to run.
 
 ```{{toctree}}
 {pages}

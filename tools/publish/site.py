@@ -44,18 +44,6 @@ your answer, and the cell tells you whether it is right or what went wrong. Solu
 are folded; try on your own before you open one.
 """
 
-# Makes the rows even where the number of lessons is odd.
-PLAYGROUND = """\
-:::{grid-item-card} Playground
-:link: playground.html
-:link-type: url
-
-Which face do your eight numbers draw, and which one does a network draw?
-
-*in the browser*
-:::"""
-
-
 # --- reading the course ---------------------------------------------------------------
 
 
@@ -244,23 +232,25 @@ def exercise_page(course: dict[str, NotebookNode]) -> NotebookNode:
 
 
 def lesson_cards() -> str:
-    """Return README.md's table of lessons as cards."""
+    """Return README.md's table of lessons as cards, and its appendices as lines."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    cards = []
+    cards, appendices = [], []
     for line in section(readme, "Lessons").splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
         lesson = re.fullmatch(r"\[(.+)\]\(notebooks/(.+)\.ipynb\)", cells[0])
         if lesson:
             name, link = lesson.groups()
             question, reading, running = cells[1:]
+            times = f"*{reading} to read, {running} to run*"
+            if link[2].isalpha():
+                appendices.append(f"[{name}]({link}.ipynb): {question} {times}")
+                continue
             cards.append(
                 f":::{{grid-item-card}} {name}\n:link: {link}\n"
-                f":link-type: doc\n\n{question}\n\n"
-                f"*{reading} to read, {running} to run*\n:::"
+                f":link-type: doc\n\n{question}\n\n{times}\n:::"
             )
-    if len(cards) % 2:
-        cards.append(PLAYGROUND)
-    return "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::"
+    grid = "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::"
+    return "\n\n".join([grid, *appendices])
 
 
 def notation(course: dict[str, NotebookNode]) -> str:
