@@ -12,7 +12,7 @@ ALT = (
     "Map of the course. Left: image space, 49,152 numbers, almost all of it noise; "
     "faces lie on a thin curved sheet in it. Right: latent space, 8 numbers, a round "
     "flat cloud. The arrow 'compress' (encoder) leads from left to right, the arrow "
-    "'generate' (decoder) from right to left. Highlighted: {}."
+    "'generate' (decoder) from right to left. Highlighted: {highlight}."
 )
 MATH = {"math_fontfamily": "stix"}
 
@@ -30,7 +30,7 @@ def map_of_the_course(highlight: str = "both", *, images) -> Picture:
     images = checked_images(images)[:5]
     tiles = squares(images, 56 / images.shape[3])
     walk = np.linspace(0.09, 0.91, len(tiles))
-    with canvas(ALT.format(highlight), width=960, height=420) as page:
+    with canvas(ALT.format(highlight=highlight), width=960, height=420) as page:
         page.figure.set_layout_engine("none")
         axes = page.axes[0]
         axes.set_position((0, 0, 1, 1))
