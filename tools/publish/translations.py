@@ -50,7 +50,7 @@ class Text(NamedTuple):
 # --- paragraphs of Markdown -----------------------------------------------------------
 
 FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$\n]+(?:\n[^$\n]+)?\$", re.DOTALL)
-CODE = re.compile(r"`[^`]+`")
+CODE = re.compile(r"(?<!`)`[^`]+`(?!`)")
 LINK = re.compile(r"\]\(([^()\s]+)\)|(?m:^\[[^]]+\]: *(\S+))|:link: *(\S+)")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
