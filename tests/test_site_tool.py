@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools.command import Failure
-from tools.publish import site
+from tools.publish import site, translations
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "02_autoencoder.ipynb"
@@ -18,7 +18,7 @@ FILE = f"notebooks/{NAME}"
 
 @pytest.fixture(scope="module")
 def course():
-    return site.stored_course()
+    return translations.course()
 
 
 def picture(alt):

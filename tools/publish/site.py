@@ -1,5 +1,7 @@
 """Build the web site in build/html from docs/ and the stored lessons; runs no lesson.
 
+Each language of `translations/` gets a folder of its own with the same pages.
+
 Nothing is written twice: lessons are copied with their outputs; the map of lessons
 comes from README.md, the notation from lesson 01, the exercises from all lessons, and
 the pages on the package from its docstrings. Called by the Makefile (`make html`).
@@ -11,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -23,48 +25,23 @@ from nbformat import NotebookNode
 import gencourse
 from tools import command
 from tools.command import Failure
-from tools.publish import notebooks
-from tools.publish.notebooks import ROOT, tags
+from tools.publish import notebooks, translations
+from tools.publish.notebooks import ROOT, headings, slug, tags
 
 BUILD = ROOT / "build"
 SOURCE = BUILD / "site"
 TARGET = BUILD / "html"
+PROMPTS = "code_prompt_show", "code_prompt_hide"  # over what is folded
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^()\s]+)\)")
-NOTATION = "The symbols of this course"
-
-EXERCISES = """\
-# Exercises
-
-All exercises of the course in one place. Do them in the lessons: there you can run
-your answer, and the cell tells you whether it is right or what went wrong. Solutions
-are folded; try on your own before you open one.
-"""
+NOTATION = "164a4259"  # the cell with the table of symbols
+Words = Callable[[str], str]  # what the site says itself, in the reader's language
 
 
 # --- reading the course ---------------------------------------------------------------
 
 
-def stored_course() -> dict[str, NotebookNode]:
-    """Return the stored lessons by the names of their files, in order."""
-    return {path.name: notebooks.read(path) for path in notebooks.lessons()}
-
-
-def headings(nb: NotebookNode) -> Iterator[str]:
-    """Yield the texts of all headings, without the characters of Markdown."""
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            outside = re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S)
-            for text in re.findall(r"^#+ +(.+?) *$", outside, re.M):
-                yield re.sub(r"[`*]", "", text)
-
-
 def title(nb: NotebookNode) -> str:
     return notebooks.heading(nb)[0]
-
-
-def slug(heading: str) -> str:
-    """Return the anchor that the site gives to a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def section(text: str, heading: str) -> str:
@@ -136,7 +113,7 @@ def anchor_of(anchor: str, nb: NotebookNode, file: str) -> str:
 # --- pages ----------------------------------------------------------------------------
 
 
-def dressed(cell: NotebookNode) -> NotebookNode:
+def dressed(cell: NotebookNode, _: Words = str) -> NotebookNode:
     """Return a copy of a cell: solutions and results fold, pictures get alt texts."""
     cell = deepcopy(cell)
     if cell.cell_type != "code":
@@ -144,10 +121,10 @@ def dressed(cell: NotebookNode) -> NotebookNode:
     shown = {}
     if "solution" in tags(cell):
         cell.metadata["tags"].append("hide-cell")
-        shown |= {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}
+        shown |= dict.fromkeys(PROMPTS, _("Solution"))
     elif "reveal" in tags(cell):
         cell.metadata["tags"].append("hide-output")
-        shown |= {"code_prompt_show": "Result", "code_prompt_hide": "Result"}
+        shown |= dict.fromkeys(PROMPTS, _("Result"))
     pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
     if len(pictures) > 1:
         raise Failure(f"a cell has {len(pictures)} pictures, but only one alt text")
@@ -158,9 +135,11 @@ def dressed(cell: NotebookNode) -> NotebookNode:
     return cell
 
 
-def lesson_page(name: str, course: dict[str, NotebookNode]) -> NotebookNode:
+def lesson_page(
+    name: str, course: dict[str, NotebookNode], _: Words = str
+) -> NotebookNode:
     nb = deepcopy(course[name])
-    nb.cells = [dressed(cell) for cell in nb.cells]
+    nb.cells = [dressed(cell, _) for cell in nb.cells]
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = relink(cell.source, f"notebooks/{name}", name, course)
@@ -177,22 +156,28 @@ def exercises(nb: NotebookNode) -> list[NotebookNode]:
     ]
 
 
-def exercise_page(course: dict[str, NotebookNode]) -> NotebookNode:
+def exercise_page(course: dict[str, NotebookNode], _: Words = str) -> NotebookNode:
     """Return a page with all exercises, each with a link to its place in a lesson."""
     new = nbformat.v4.new_markdown_cell
     page = nbformat.v4.new_notebook(metadata=course["00_start_here.ipynb"].metadata)
-    page.cells.append(new(EXERCISES))
+    intro = _(
+        "All exercises of the course in one place. Do them in the lessons: there you "
+        "can run your answer, and the cell tells you whether it is right or what went "
+        "wrong. Solutions are folded; try on your own before you open one."
+    )
+    page.cells.append(new("# " + _("Exercises") + f"\n\n{intro}"))
     for name, nb in course.items():
         cells = exercises(nb)
         if cells:
             page.cells.append(new(f"## {title(nb)}"))
-        for cell in map(dressed, cells):
+        for cell in [dressed(cell, _) for cell in cells]:
             cell.id = f"{name[:2]}-{cell.id}"
             file = f"notebooks/{name}"
             if cell.cell_type == "markdown" and cell.source.startswith("### "):
-                heading, _, task = cell.source.partition("\n")
+                heading, task = cell.source.split("\n", 1)
                 words = heading.removeprefix("### ").replace("`", "")
-                link = f"[Do it in lesson {name[:2]}](../{file}#{slug(words)})"
+                link = _("Do it in lesson {number}").format(number=name[:2])
+                link = f"[{link}](../{file}#{slug(words)})"
                 cell.source = f"{heading}\n{task.strip()}\n\n{link}"
             if cell.cell_type == "markdown":
                 # From docs/, so that links within a lesson lead back to it.
@@ -205,29 +190,32 @@ def exercise_page(course: dict[str, NotebookNode]) -> NotebookNode:
     return page
 
 
-def lesson_cards() -> str:
+def lesson_cards(tongue: str = "") -> str:
     """Return README.md's table of lessons as cards."""
+    _ = translations.words(tongue)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = translations.translated(section(readme, "Lessons"), "README", tongue)
     cards = []
-    for line in section(readme, "Lessons").splitlines():
+    for line in table.splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
         lesson = re.fullmatch(r"\[(.+)\]\(notebooks/(.+)\.ipynb\)", cells[0])
         if lesson:
             name, link = lesson.groups()
             question, reading, running = cells[1:]
+            times = _("{reading} to read, {running} to run")
+            times = times.format(reading=reading, running=running)
             cards.append(
                 f":::{{grid-item-card}} {name}\n:link: {link}\n"
                 f":link-type: doc\n\n{question}\n\n"
-                f"*{reading} to read, {running} to run*\n:::"
+                f"*{times}*\n:::"
             )
     return "::::{grid} 1 2 2 2\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::"
 
 
 def notation(course: dict[str, NotebookNode]) -> str:
     cells = course["01_compression_and_generation.ipynb"].cells
-    text = next(c.source for c in cells if c.source.startswith(f"## {NOTATION}"))
-    _, bar, table = section(text, NOTATION).partition("\n| ")
-    return bar.strip() + " " + table
+    text = next(cell.source for cell in cells if cell.id == NOTATION)
+    return text[text.index("\n| ") :].strip()
 
 
 def module_names() -> list[str]:
@@ -277,19 +265,19 @@ def lesson_link(match: re.Match) -> str:
 # --- building -------------------------------------------------------------------------
 
 
-def prepare(target: Path) -> None:
-    """Write everything that Sphinx reads to `target`."""
-    course = stored_course()
+def prepare(target: Path, tongue: str = "") -> None:
+    """Write everything that Sphinx reads to `target`, in a language."""
+    course, _ = translations.course(tongue), translations.words(tongue)
     shutil.copytree(ROOT / "notebooks/figures", target / "figures")
     modules = module_names()
     filled = {
-        "<!-- lessons -->": lesson_cards(),
+        "<!-- lessons -->": lesson_cards(tongue),
         "<!-- notation -->": notation(course),
         "<!-- modules -->": "\n".join(f"api/{name}" for name in modules),
         "<!-- lesson files -->": "\n".join(course),
     }
     for path in sorted((ROOT / "docs").glob("*.md")):
-        text = path.read_text(encoding="utf-8")
+        text = translations.page(path, tongue)
         for mark, words in filled.items():
             text = text.replace(mark, words)
         text = relink(text, f"docs/{path.name}", path.name, course)
@@ -297,8 +285,18 @@ def prepare(target: Path) -> None:
     for name in modules:
         command.write(module_page(name), target / f"api/{name}.rst")
     for name in course:
-        notebooks.write(lesson_page(name, course), target / name)
-    notebooks.write(exercise_page(course), target / "exercises.ipynb")
+        notebooks.write(lesson_page(name, course, _), target / name)
+    notebooks.write(exercise_page(course, _), target / "exercises.ipynb")
+
+
+def start_sphinx(tongue: str) -> subprocess.Popen:
+    """Start to build the site in a language; docs/conf.py asks GENCOURSE_LANG."""
+    source, doctrees = SOURCE / (tongue or "en"), BUILD / "doctrees" / tongue
+    prepare(source, tongue)
+    sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
+    folders = ["-c", ROOT / "docs", "-d", doctrees, source, TARGET / tongue]
+    language = os.environ | {"GENCOURSE_LANG": tongue}
+    return subprocess.Popen(sphinx + folders, cwd=ROOT, env=language)
 
 
 def build() -> None:
@@ -306,10 +304,8 @@ def build() -> None:
 
     for folder in (SOURCE, TARGET, BUILD / "doctrees"):
         shutil.rmtree(folder, ignore_errors=True)
-    prepare(SOURCE)
-    sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
-    folders = ["-c", ROOT / "docs", "-d", BUILD / "doctrees", SOURCE, TARGET]
-    if subprocess.run(sphinx + folders, cwd=ROOT).returncode:
+    running = [start_sphinx(tongue) for tongue in ("", *translations.languages())]
+    if any([process.wait() for process in running]):
         raise Failure("The site was not built; Sphinx's messages are above.")
     command.write(playground.page(), TARGET / "playground.html")
     print(f"\nOpen {os.path.relpath(TARGET / 'index.html')} in a browser.")

@@ -32,7 +32,7 @@ from gencourse.language import normal
 from tools import command
 from tools.command import Failure
 from tools.publish import notebooks
-from tools.publish.notebooks import ROOT
+from tools.publish.notebooks import ROOT, headings, slug
 
 TEXTS = ROOT / "translations"  # of pages and lessons, a folder for each language
 SPOKEN = language.FOLDER  # what the package says; it travels with the package
@@ -338,7 +338,7 @@ KEPT: dict[str, Callable[[str], list]] = {
     "links": lambda text: LINK.findall(text),
     "numbers": numbers,
     "places": lambda text: sorted(set(language.PLACE.findall(FORMULA.sub("", text)))),
-    "indents": lambda text: [re.match(" *", text)[0]],
+    "levels": lambda text: re.findall(r"(?m)^ *(?:#+ )?", text)[:1],
 }
 
 
@@ -462,22 +462,6 @@ def results_of(name: str, tongue: str) -> dict[str, list[NotebookNode]]:
 # --- links to headings ----------------------------------------------------------------
 
 TO_HEADING = re.compile(r"\]\(((?:[^()\s#]*/)?(\w+\.ipynb)|)#([^()\s]+)\)")
-
-
-def headings(nb: NotebookNode) -> list[str]:
-    """Return the texts of all headings, without the characters of Markdown."""
-    found = []
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            outside = re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S)
-            for text in re.findall(r"^#+ +(.+?) *$", outside, re.M):
-                found.append(re.sub(r"[`*]", "", text))
-    return found
-
-
-def slug(heading: str) -> str:
-    """Return the anchor that the site gives to a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def follow(
