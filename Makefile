@@ -2,13 +2,16 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab test lessons notebooks html student clean slides nbgrader lint format \
-  unit test-browser bench distclean
+  unit test-browser bench distclean translations
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 CPU ?=
 LESSON ?=
 LAB_ARGS ?=
+# EDITION=zh: lab, student, slides, nbgrader and notebooks in Chinese, in build/zh_CN.
+EDITION ?=
+LANGUAGE := $(if $(filter zh,$(EDITION)),zh_CN,$(EDITION))
 # Two files of tests, or two lessons, at a time; each on its own from top to bottom.
 TWO_AT_ONCE := --numprocesses=2 --dist=loadfile
 
@@ -35,7 +38,9 @@ help:
 	@echo "make student    the lessons without solutions and outputs, in build/student/"
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
-	@echo "Editions: make slides, make nbgrader.  Style: make lint, make format."
+	@echo "Editions: make slides, make nbgrader; in Chinese: make EDITION=zh lab (or"
+	@echo "student, slides); make translations lists what is not translated yet."
+	@echo "Style: make lint, make format."
 	@echo "Tests: make unit, make test-browser (site, slides, all lessons in JupyterLab;"
 	@echo "needs Chromium), make bench (speed and quality, about 20 minutes)."
 	@echo
@@ -59,7 +64,8 @@ $(EXTRAS): .venv/%: $(READY)
 	@touch $@
 
 lab: $(READY)
-	@$(PY) tools/setup/lab.py $(LAB_ARGS)
+	@$(if $(LANGUAGE),$(PY) -m tools.publish.translations build $(LANGUAGE))
+	@GENCOURSE_LANG=$(LANGUAGE) $(PY) tools/setup/lab.py $(LAB_ARGS)
 
 test: $(READY)
 	@$(MAKE) --no-print-directory --keep-going lint unit lessons
@@ -70,16 +76,20 @@ lessons: $(READY)
 	  --junitxml=build/lessons.xml notebooks/$(LESSON)*.ipynb
 
 notebooks: $(READY)
-	@$(PY) -m tools.publish.notebooks store $(LESSON)
+	@$(PY) -m tools.publish.$(if $(LANGUAGE),translations run $(LANGUAGE),notebooks \
+	  store) $(LESSON)
+
+translations: $(READY)
+	@$(PY) -m tools.publish.translations update $(LESSON)
 
 html: .venv/docs
 	@$(PY) -m tools.publish.site
 
 student nbgrader: $(READY)
-	@$(PY) -m tools.publish.editions $@
+	@$(PY) -m tools.publish.editions $@ $(LANGUAGE:%=--language %)
 
 slides: .venv/slides
-	@$(PY) -m tools.publish.editions slides
+	@$(PY) -m tools.publish.editions slides $(LANGUAGE:%=--language %)
 
 lint: $(READY)
 	$(PY) -m ruff check

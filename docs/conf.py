@@ -69,7 +69,6 @@ html_sidebars = {
 # Without this the theme writes an error to the browser's console.
 html_context = {
     "default_mode": "auto",
-    "home": "../" if TONGUE else "",
     "other_language": "../" if TONGUE else "zh_CN/",
     "name_of_other_language": "English" if TONGUE else "中文",
     "playground": _("Playground: turn the knobs"),

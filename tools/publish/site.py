@@ -307,7 +307,9 @@ def build() -> None:
     running = [start_sphinx(tongue) for tongue in ("", *translations.languages())]
     if any([process.wait() for process in running]):
         raise Failure("The site was not built; Sphinx's messages are above.")
-    command.write(playground.page(), TARGET / "playground.html")
+    page = playground.page()
+    for tongue in ("", *translations.languages()):
+        command.write(page, TARGET / tongue / "playground.html")
     print(f"\nOpen {os.path.relpath(TARGET / 'index.html')} in a browser.")
 
 

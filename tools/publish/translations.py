@@ -17,6 +17,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -78,8 +79,8 @@ def paragraphs(source: str) -> list[str]:
 def has_words(paragraph: str) -> bool:
     """Return whether there is something to translate."""
     bare = paragraph.strip()
-    if bare.startswith("```") and not re.match("```{(?!eval-rst)", bare):
-        return False
+    if re.match("```(?!`)", bare):  # code, or what Sphinx reads
+        return ":caption:" in bare or "{button-link}" in bare
     for part in (FORMULA, CODE, COMMENT):
         bare = part.sub("", bare)
     return bool(re.search(r"[^\W\d_]{2}", bare))
@@ -428,8 +429,7 @@ def course(tongue: str = "") -> dict[str, NotebookNode]:
 
 def lesson(name: str, tongue: str) -> NotebookNode:
     """Return a lesson in another language, its code and results as they are stored."""
-    nb = nbformat.from_dict(stored()[name])
-    nb = nbformat.reads(nbformat.writes(nb), as_version=4)
+    nb = deepcopy(stored()[name])
     say = language.translator(tongue)
     results = results_of(name, tongue)
     for cell in nb.cells:
@@ -501,16 +501,35 @@ def is_switch(cell: NotebookNode) -> bool:
 def with_switch(nb: NotebookNode, tongue: str) -> NotebookNode:
     """Add a cell in front of all code that chooses the language of the package."""
     cell = nbformat.v4.new_code_cell(SWITCH.format(tongue), id="language")
+    cell.metadata["tags"] = ["skip-slide"]
     first = next(n for n, c in enumerate(nb.cells) if c.cell_type == "code")
     nb.cells.insert(first, cell)
     return nb
 
 
+def folder(tongue: str) -> Path:
+    """Write the notebooks for other editions to build/LANGUAGE/course."""
+    target = BUILD / tongue / "course"
+    for name, nb in to_work_with(tongue):
+        notebooks.write(nb, target / name)
+    return with_figures(target)
+
+
+def to_work_with(tongue: str) -> Iterator[tuple[str, NotebookNode]]:
+    for name, nb in course(tongue).items():
+        yield name, with_switch(deepcopy(nb), tongue)
+
+
+def with_figures(target: Path) -> Path:
+    figures = notebooks.FOLDER / "figures"
+    shutil.copytree(figures, target / "figures", dirs_exist_ok=True)
+    return target
+
+
 def build(tongue: str) -> Path:
     """Write the notebooks to build/LANGUAGE/notebooks, but over nobody's work."""
     target = BUILD / tongue / "notebooks"
-    for name, nb in course(tongue).items():
-        nb = with_switch(nbformat.reads(nbformat.writes(nb), as_version=4), tongue)
+    for name, nb in to_work_with(tongue):
         nb.metadata["made"] = digest(nb)
         path = target / name
         if path.exists():
@@ -519,10 +538,7 @@ def build(tongue: str) -> Path:
                 print(f"{path.relative_to(ROOT)} has changes of yours and stays as is")
                 continue
         notebooks.write(nb, path)
-    shutil.copytree(
-        notebooks.FOLDER / "figures", target / "figures", dirs_exist_ok=True
-    )
-    return target
+    return with_figures(target)
 
 
 def digest(nb: NotebookNode) -> str:
