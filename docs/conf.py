@@ -90,7 +90,6 @@ class SearchChinese(SearchEnglish):
     """English words, and each two neighboring characters: that needs no dictionary."""
 
     lang = "zh"
-    language_name = "Chinese"
     js_splitter_code = """
 const runs = /[\\u4e00-\\u9fff]+|[\\w\\u00c0-\\u024f]+/gu;
 var splitQuery = (query) => (query.match(runs) || []).flatMap(
