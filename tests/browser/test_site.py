@@ -26,9 +26,11 @@ PROBLEMS = r"""async ([dark]) => {
   images.forEach(image => { image.loading = "eager"; });
   await Promise.all(images.map(image => image.decode().catch(() => {})));
   wrong(images.some(image => !image.naturalWidth), "an image was not loaded");
-  for (const image of document.querySelectorAll("article img"))
+  for (const image of document.querySelectorAll("article img")) {
     // A Chinese character says as much as two letters.
-    wrong(image.alt.replace(/[^\0-\xff]/g, "..").length < 20, `${image.src}: no text that says what it shows`);
+    const letters = image.alt.replace(/[^\0-\xff]/g, "..").length;
+    wrong(letters < 20, `${image.src}: no text that says what it shows`);
+  }
   const formulas = [...document.querySelectorAll(".math")];
   if (formulas.length) await MathJax.startup.promise;
   const drawn = formulas.every(formula => formula.querySelector("mjx-container svg"));

@@ -153,7 +153,7 @@ LABELS = "alt title titles label labels row_labels column_labels xlabel ylabel".
 LABELS += ["hlines", "vlines", "suptitle"]
 # What the figures of the package say without being a label by these rules.
 NAMES = ["image space", "latent space", "{count} numbers"]
-NAMES += ["compress", "generate", "original", "reconstruction"]
+NAMES += ["compress", "generate", "both", "original", "reconstruction"]
 SILENT = ("print", "checks.", "data.load", "store.")
 
 
