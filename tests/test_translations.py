@@ -3,11 +3,13 @@
 A text that is missing or fuzzy fails no test: readers get it in English.
 """
 
+import io
 import os
 import re
 
 import pytest
 from babel.messages.catalog import Catalog
+from babel.messages.pofile import read_po
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from gencourse.language import text_width
@@ -83,6 +85,11 @@ def old():
     return catalog
 
 
+def again(catalog):
+    """The catalog as it is read from the file that it was written to."""
+    return read_po(io.BytesIO(translations.serialized(catalog).encode()), "zh_CN")
+
+
 def entry(catalog, text):
     return next(message for message in catalog if message.id == text)
 
@@ -103,23 +110,30 @@ def test_a_changed_text_becomes_fuzzy_and_says_what_it_was(old):
     text = Text("cell-1", "A face has nine knobs.")
     message = entry(updated(old, [text]), text.english)
     assert message.fuzzy and message.string == "一张脸有八个旋钮。"
-    assert message.previous_id == ["A face has\neight knobs."]
+    assert message.user_comments == ["was: A face has eight knobs."]
 
 
 def test_a_fuzzy_text_stays_fuzzy_until_somebody_looks_at_it(old):
     text = Text("cell-1", "A face has nine knobs.")
-    message = entry(updated(updated(old, [text]), [text]), text.english)
-    assert message.fuzzy and message.previous_id == ["A face has\neight knobs."]
+    message = entry(updated(again(updated(old, [text])), [text]), text.english)
+    assert message.fuzzy
+    assert message.user_comments == ["was: A face has eight knobs."]
 
 
-def test_a_text_that_has_gone_is_obsolete_and_may_come_back(old, tmp_path):
+def test_a_change_that_is_taken_back_brings_the_translation_back(old):
+    changed = updated(old, [Text("cell-1", "A face has nine knobs.")])
+    text = Text("cell-1", "A face has eight knobs.")
+    message = entry(updated(again(changed), [text]), text.english)
+    assert message.string == "一张脸有八个旋钮。"
+    assert not message.fuzzy and not message.user_comments
+
+
+def test_a_text_that_has_gone_is_obsolete_and_may_come_back(old):
     one = Text("cell-1", "A face has eight knobs.")
     two = Text("cell-2", "Another text here.")
     catalog = updated(old, [one])
     assert [m.string for m in catalog.obsolete.values()] == ["另一段文字。"]
-    path = tmp_path / "x.po"
-    path.write_text(translations.serialized(catalog), encoding="utf-8")
-    message = entry(updated(translations.read(path, "zh_CN"), [one, two]), two.english)
+    message = entry(updated(again(catalog), [one, two]), two.english)
     assert message.string == "另一段文字。" and not message.fuzzy
 
 

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -40,6 +41,7 @@ SPOKEN = language.FOLDER  # what the package says; it travels with the package
 BUILD = ROOT / "build"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = "README.{}.md"  # on the first page of a repository
+WAS = "was: "  # in a comment on a fuzzy text: what was translated
 SIMILAR = 0.5  # from here on a changed text keeps its translation, as a fuzzy one
 
 
@@ -267,20 +269,26 @@ def updated(old: Catalog, texts: list[Text]) -> Catalog:
         if message is None:
             new.add(english, context=context)
             continue
-        flags, before = set(message.flags) & {"fuzzy"}, message.previous_id
-        if normal(message.id) != normal(english):
-            flags, before = {"fuzzy"}, [message.id]
+        notes = takewhile(lambda line: not line.startswith(WAS), message.user_comments)
+        was = source(message)
+        changed = normal(was) != normal(english)
+        unsure = message.fuzzy and was == message.id
         new.add(
             english,
             message.string,
             context=context,
-            flags=flags,
-            previous_id=before if flags else (),
-            user_comments=message.user_comments,
+            flags={"fuzzy"} if changed or unsure else (),
+            user_comments=[*notes, *([WAS + normal(was)] if changed else [])],
         )
     for message in known:
         new.obsolete[message.id, message.context] = message
     return new
+
+
+def source(message: Message) -> str:
+    """Return the text that was translated; of a fuzzy one, a comment knows it."""
+    notes = " ".join(message.user_comments)
+    return notes.partition(WAS)[2] if message.fuzzy and WAS in notes else message.id
 
 
 def same_place(text: Text, known: list[Message]) -> Message | None:
@@ -290,7 +298,7 @@ def same_place(text: Text, known: list[Message]) -> Message | None:
 
 def same_words(text: Text, known: list[Message]) -> Message | None:
     words = normal(text.english)
-    return next((m for m in known if normal(m.id) == words), None)
+    return next((m for m in known if normal(source(m)) == words), None)
 
 
 def similar(text: Text, known: list[Message]) -> Message | None:
@@ -299,7 +307,7 @@ def similar(text: Text, known: list[Message]) -> Message | None:
     best = SIMILAR, None
     for message in known:
         if message.context == text.context:
-            match = difflib.SequenceMatcher(None, words, message.id.split())
+            match = difflib.SequenceMatcher(None, words, source(message).split())
             best = max(best, (match.ratio(), message), key=lambda pair: pair[0])
     return best[1]
 
@@ -308,7 +316,7 @@ def serialized(catalog: Catalog) -> str:
     from io import BytesIO
 
     file = BytesIO()
-    write_po(file, catalog, width=0, include_previous=True)
+    write_po(file, catalog, width=0)
     return file.getvalue().decode()
 
 
