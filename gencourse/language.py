@@ -48,7 +48,8 @@ class Translator:
                 places = PLACE.findall(message)
                 values = dict(zip(places, map(self, match.groups()), strict=True))
                 return put(values, self.exact[message])
-        return text
+        # A label above a number, say.
+        return "\n".join(map(self, text.split("\n"))) if "\n" in text else text
 
 
 def normal(text: str) -> str:

@@ -32,6 +32,7 @@ def test_a_message_is_found_with_any_values_in_it():
     )
     assert say("Expected\n 7 the points.") == "需要 7 个点。"
     assert say("Expected 7 points, got 9.") == "9 个点，需要 7 个。"
+    assert say("the points\n0.3") == "点\n0.3"
     assert say("Expected nothing") == "Expected nothing"
     assert say(r"$\mu$: 0.3") == r"$\mu$: 0.3"
 
