@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
+from io import BytesIO
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -227,6 +228,16 @@ def sources() -> dict[Path, Callable[[], Iterator[Text]]]:
 
 # --- catalogs -------------------------------------------------------------------------
 
+HEADER = """\
+msgid ""
+msgstr ""
+"Language: {}\\n"
+"MIME-Version: 1.0\\n"
+"Content-Type: text/plain; charset=utf-8\\n"
+"Content-Transfer-Encoding: 8bit\\n"
+
+"""
+
 
 def languages() -> list[str]:
     return sorted(path.name for path in TEXTS.iterdir() if path.is_dir())
@@ -234,7 +245,7 @@ def languages() -> list[str]:
 
 def read(path: Path, tongue: str) -> Catalog:
     if not path.exists():
-        return Catalog(tongue, project="gencourse", header_comment="", fuzzy=False)
+        return Catalog(tongue)
     with open(path, "rb") as file:
         return read_po(file, locale=tongue)
 
@@ -245,16 +256,7 @@ def updated(old: Catalog, texts: list[Text]) -> Catalog:
     A text that changed keeps its translation as a fuzzy one; one that has gone becomes
     obsolete, and comes back with its translation if the text does.
     """
-    new = Catalog(
-        old.locale,
-        project="gencourse",
-        header_comment="",
-        creation_date=old.creation_date,
-        revision_date=old.revision_date,
-        last_translator="",
-        language_team="",
-        fuzzy=False,
-    )
+    new = Catalog(old.locale)
     known = [*(m for m in old if m.id), *old.obsolete.values()]
     known = [message for message in known if message.string]
     found: dict[Text, Message] = {}
@@ -313,11 +315,11 @@ def similar(text: Text, known: list[Message]) -> Message | None:
 
 
 def serialized(catalog: Catalog) -> str:
-    from io import BytesIO
-
+    """Return the text of the file; it names no date and no version."""
     file = BytesIO()
-    write_po(file, catalog, width=0)
-    return file.getvalue().decode()
+    write_po(file, catalog, width=0, omit_header=True)
+    locale = f"{catalog.locale.language}_{catalog.locale.territory}"
+    return HEADER.format(locale) + file.getvalue().decode()
 
 
 def faults(english: str, translation: str) -> list[str]:
@@ -499,7 +501,7 @@ def follow(
 SWITCH = """\
 import os
 
-os.environ["GENCOURSE_LANG"] = "{}"  # the language of checks and figures"""
+os.environ["GENCOURSE_LANG"] = "{}"  # {}"""
 
 
 def is_switch(cell: NotebookNode) -> bool:
@@ -508,7 +510,9 @@ def is_switch(cell: NotebookNode) -> bool:
 
 def with_switch(nb: NotebookNode, tongue: str) -> NotebookNode:
     """Add a cell in front of all code that chooses the language of the package."""
-    cell = nbformat.v4.new_code_cell(SWITCH.format(tongue), id="language")
+    _ = words(tongue)
+    code = SWITCH.format(tongue, _("the language of checks and figures"))
+    cell = nbformat.v4.new_code_cell(code, id="language")
     cell.metadata["tags"] = ["skip-slide"]
     first = next(n for n, c in enumerate(nb.cells) if c.cell_type == "code")
     nb.cells.insert(first, cell)
