@@ -111,7 +111,9 @@ bench: $(READY)
 	@$(PY) -m tools.measure.lessons
 
 clean:
-	rm -rf build .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(filter-out build/zh_CN,$(wildcard build/*)) .pytest_cache .ruff_cache *.egg-info
+	@# Those in build/zh_CN/notebooks may hold a learner's work.
+	rm -rf build/zh_CN/results build/zh_CN/course build/zh_CN/student build/zh_CN/slides
 	find gencourse tests tools notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) \
 	  -prune -exec rm -rf {} +
 

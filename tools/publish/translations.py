@@ -1,7 +1,7 @@
 """The course in other languages, from the English files and gettext catalogs.
 
-python -m tools.publish.translations update        bring all catalogs in step
-python -m tools.publish.translations update 03     and list what lesson 03 still lacks
+python -m tools.publish.translations update        bring the catalogs in step
+python -m tools.publish.translations update 03     begin those of 03, list what they lack
 python -m tools.publish.translations build zh_CN   the notebooks, in build/zh_CN
 python -m tools.publish.translations run zh_CN 03  and their results and figures
 
@@ -354,11 +354,15 @@ KEPT: dict[str, Callable[[str], list]] = {
 
 
 def update(wanted: str = "") -> None:
-    """Bring all catalogs in step, and list what the wanted ones lack."""
+    """Bring the catalogs in step; begin the wanted ones, and list what they lack."""
     for tongue in languages():
         lacking = []
         for place, texts in sources().items():
             path = Path(str(place).format(tongue))
+            named = bool(wanted) and wanted in path.stem
+            if not (path.exists() or named):
+                print(f"{path.relative_to(ROOT)}: not begun")
+                continue
             catalog = updated(read(path, tongue), list(texts()))
             new = serialized(catalog)
             if not path.exists() or path.read_text(encoding="utf-8") != new:
@@ -371,7 +375,7 @@ def update(wanted: str = "") -> None:
                 f"{path.relative_to(ROOT)}: {done} of {len(messages)} translated, "
                 f"{len(fuzzy)} fuzzy, {len(missing)} missing"
             )
-            if wanted and wanted in path.stem:
+            if named:
                 lacking += [("fuzzy", m) for m in fuzzy]
                 lacking += [("missing", m) for m in missing]
         for what, message in lacking:
