@@ -1,7 +1,7 @@
 """The course in other languages, from the English files and gettext catalogs.
 
 python -m tools.publish.translations update        bring the catalogs in step
-python -m tools.publish.translations update 03     begin those of 03, list what they lack
+python -m tools.publish.translations update 03     begin those of 03, list gaps
 python -m tools.publish.translations build zh_CN   the notebooks, in build/zh_CN
 python -m tools.publish.translations run zh_CN 03  and their results and figures
 
