@@ -307,6 +307,8 @@ def build() -> None:
     running = [start_sphinx(tongue) for tongue in ("", *translations.languages())]
     if any([process.wait() for process in running]):
         raise Failure("The site was not built; Sphinx's messages are above.")
+    # myst-nb leaves copies of the notebooks beside the folder that it writes to.
+    shutil.rmtree(TARGET / "jupyter_execute", ignore_errors=True)
     page = playground.page()
     for tongue in ("", *translations.languages()):
         command.write(page, TARGET / tongue / "playground.html")
