@@ -132,7 +132,7 @@ def report(lesson: str) -> Verdict:
     for number, exercise in of_lesson.items():
         seen = _progress.hints.get(number, 0)
         state = pad(_say(_progress.states.get(number, "not attempted")), 15)
-        hints = _say(f"   ({seen} of 3 hints)") if seen else ""
+        hints = "   " + _say(f"({seen} of 3 hints)") if seen else ""
         rows.append(f"{number}   {state}{_say(exercise.title)}{hints}")
     solved = sum(_progress.states.get(number) == "solved" for number in of_lesson)
     rows.append(_say(f"solved: {solved} of {len(of_lesson)}"))
