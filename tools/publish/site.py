@@ -239,9 +239,10 @@ def lesson_cards(tongue: str = "") -> str:
         question = _(
             "Which face do your eight numbers draw, and which one does a network draw?"
         )
+        name, where = _("Playground"), _("in the browser")
         cards.append(
-            f":::{{grid-item-card}} {_('Playground')}\n:link: playground.html\n"
-            f":link-type: url\n\n{question}\n\n*{_('in the browser')}*\n:::"
+            f":::{{grid-item-card}} {name}\n:link: playground.html\n"
+            f":link-type: url\n\n{question}\n\n*{where}*\n:::"
         )
     return "::::{grid} 1 2 2 3\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::"
 
