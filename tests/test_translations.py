@@ -192,7 +192,7 @@ def test_messages_have_places_for_values(tmp_path):
 def test_labels_and_alt_texts_are_found():
     texts = {text.english for text in translations.of_figures()}
     assert {"hair color", "image space", "original", "squared error per face"} <= texts
-    assert "If you see faces here, you are ready" in texts
+    assert "knobs that move" in texts
     assert not {"row wrap", "randomized"} & texts
 
 
