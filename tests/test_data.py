@@ -273,10 +273,10 @@ def test_batches_on_a_gpu():
 @pytest.mark.parametrize(
     "arguments, error, words",
     [
-        ({"name": "minst"}, ValueError, "'minst'.*faces, digits, mnist"),
+        ({"name": "minst"}, ValueError, "'minst'.*faces, characters, digits, mnist"),
         ({"name": ""}, ValueError, "celeba; or give the path"),
-        ({"name": "no/such/place"}, FileNotFoundError, "such/place.*faces, digits"),
-        ({"name": Path("nowhere")}, FileNotFoundError, "nowhere.*faces, digits"),
+        ({"name": "no/such/place"}, FileNotFoundError, "such/place.*faces, characters"),
+        ({"name": Path("nowhere")}, FileNotFoundError, "nowhere.*faces, characters"),
         ({"name": 3}, TypeError, "not int"),
         ({"name": "digits", "size": 30}, ValueError, "size 30 is not supported"),
         ({"name": "digits", "size": 4}, ValueError, "size 4 is not supported"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gencourse.plot.blocks import MATH
 from gencourse.plot.images import checked_images, squares
 from gencourse.plot.picture import BLUE, ORANGE, Picture, canvas
 
@@ -16,7 +17,6 @@ ALT = (
     "runs straight through latent space and bends with the sheet in image space. "
     "Highlighted: {highlight}."
 )
-MATH = {"math_fontfamily": "stix"}
 
 
 def map_of_the_course(

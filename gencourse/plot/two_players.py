@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gencourse.plot.blocks import MATH, arrow, box
 from gencourse.plot.picture import BLACK, BLUE, GRAY, ORANGE, Picture, canvas
 
 ALT = (
@@ -11,7 +12,7 @@ ALT = (
     "and G it is cut (detach). In G's turn it runs back through D, which stays as it "
     "is, and on through the fake into G."
 )
-MATH = {"math_fontfamily": "stix"}
+WIDE = {"width": 4, "head": 22}
 
 
 def two_players() -> Picture:
@@ -34,43 +35,30 @@ def _turn(axes, title: str, color: str, learns: str) -> None:
     labels = [("$z$", 50, 80), ("fake $G(z)$", 375, 80)]
     if learns == "D":
         labels += [("real $x$", 375, 150)]
-        _arrow(axes, (425, 145), (512, 102), GRAY)
+        arrow(axes, (425, 145), (512, 102), GRAY)
     for text, x, y in labels:
         axes.text(x, y, text, ha="center", va="center", size=16, **MATH)
     for start, end in ((75, 138), (242, 312), (438, 508), (612, 785)):
-        _arrow(axes, (start, 84), (end, 84), GRAY)
+        arrow(axes, (start, 84), (end, 84), GRAY)
     loss = r"$-\log\,D(G(z))$"
     if learns == "D":
         loss = "$-\\log\\,D(x)$\n$-\\log(1-D(G(z)))$"
     axes.text(800, 74, loss, va="center", size=15, **MATH)
     axes.text(698, 96, "logits", ha="center", color="#555555")
-    _arrow(axes, (785, 62), (612, 62), color, wide=True)
+    arrow(axes, (785, 62), (612, 62), color, **WIDE)
     if learns == "D":
         axes.text(275, 36, "✂", ha="center", va="center", size=30, color=color)
         axes.text(275, 8, "detach: no gradient into G", ha="center", color=color)
     else:
-        _arrow(axes, (508, 62), (438, 62), color, wide=True)
-        _arrow(axes, (312, 62), (242, 62), color, wide=True)
+        arrow(axes, (508, 62), (438, 62), color, **WIDE)
+        arrow(axes, (312, 62), (242, 62), color, **WIDE)
     axes.text(698, 28, "gradient", ha="center", color=color)
 
 
 def _network(axes, name: str, x: float, color: str) -> None:
-    """A box around (x, 73), filled if the network learns in this turn."""
-    from matplotlib.patches import FancyBboxPatch
-
-    box = {"boxstyle": "round,pad=0,rounding_size=10", "lw": 1.6}
-    axes.add_patch(
-        FancyBboxPatch(
-            (x - 48, 38), 96, 72, fc=color or "#F2F2F2", ec=color or GRAY, **box
-        )
-    )
+    """A box around (x, 74), filled if the network learns in this turn."""
+    box(axes, (x, 74), (96, 72), fill=color or "#F2F2F2", edge=color or GRAY)
     ink = "white" if color else BLACK
     axes.text(x, 80, name, ha="center", va="center", size=22, weight="bold", color=ink)
     note = "learns" if color else "stays"
     axes.text(x, 50, note, ha="center", va="center", size=11, color=ink)
-
-
-def _arrow(axes, start, end, color: str, wide: bool = False) -> None:
-    shape = {"arrowstyle": "-|>", "mutation_scale": 22 if wide else 16}
-    shape |= {"lw": 4 if wide else 2, "color": color, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", end, start, arrowprops=shape)

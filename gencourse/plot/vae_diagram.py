@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from gencourse.plot.blocks import MATH, arrow, box
 from gencourse.plot.images import checked_images, squares
-from gencourse.plot.picture import BLUE, GRAY, ORANGE, Picture, canvas
+from gencourse.plot.picture import BLACK, BLUE, ORANGE, Picture, canvas
 
-INK, FROM_KL, FROM_RECON = "#222222", "#007A59", "#A8327F"
-MATH = {"math_fontfamily": "stix"}
+FROM_KL, FROM_RECON = "#007A59", "#A8327F"
 ALT = (
     "The VAE, drawn twice: image x, encoder, mu and logvar, z, decoder, x hat. One "
     "term of the loss sits at mu and logvar, the other at x hat. Above, z is drawn "
@@ -42,8 +42,8 @@ def vae_diagram(x, x_hat) -> Picture:
         _row(axes, 340, tiles, "z drawn directly: the gradient stops", r"$z \sim q$")
         title = "reparameterized: the gradient passes"
         _row(axes, 120, tiles, title, r"$z = \mu + \sigma\varepsilon$")
-        _arrow(axes, (540, 62), (540, 88), INK)
-        _text(axes, 540, 46, r"$\varepsilon \sim \mathcal{N}(0, I)$", INK)
+        arrow(axes, (540, 62), (540, 88), BLACK, 2.5)
+        _text(axes, 540, 46, r"$\varepsilon \sim \mathcal{N}(0, I)$", BLACK)
         axes.set(xlim=(0, 960), ylim=(0, 480))
     return page.picture
 
@@ -51,7 +51,7 @@ def vae_diagram(x, x_hat) -> Picture:
 def _row(axes, y: float, tiles: dict, title: str, formula: str) -> None:
     """Draw the boxes around height y, arrows forward and gradients backward."""
     passes = "=" in formula
-    axes.text(28, y + 88, title, size=15, weight="bold", color=INK)
+    axes.text(28, y + 88, title, size=15, weight="bold", color=BLACK)
     _box(axes, "encoder", y, "encoder\n$q_\\phi(z\\,|\\,x)$", BLUE)
     _box(axes, "code", y, "$\\mu$, logvar")
     _box(axes, "z", y, formula, line="-" if passes else "--")
@@ -60,19 +60,19 @@ def _row(axes, y: float, tiles: dict, title: str, formula: str) -> None:
         center, wide, high = BOXES[name]
         sides = (center - wide / 2, center + wide / 2, y - high / 2, y + high / 2)
         axes.imshow(tiles[name], extent=sides, aspect="auto", interpolation="nearest")
-        _text(axes, center, y - 48, label, INK)
+        _text(axes, center, y - 48, label, BLACK)
     _text(axes, 358, y + 46, "KL to the prior", FROM_KL)
     _text(axes, 866, y + 46, "squared error", FROM_RECON)
     names = list(BOXES)
     for left, right in zip(names, names[1:], strict=False):
         start, end = _side(left, 1), _side(right, -1)
-        _arrow(axes, (start, y + 14), (end, y + 14), INK)
+        arrow(axes, (start, y + 14), (end, y + 14), BLACK, 2.5)
         if left == "code" and not passes:
             _text(axes, (start + end) / 2, y - 6, "✕", FROM_RECON)
         elif passes and left != "x" or left in ("z", "decoder"):
-            _arrow(axes, (end, y - 4), (start, y - 4), FROM_RECON)
+            arrow(axes, (end, y - 4), (start, y - 4), FROM_RECON, 2.5)
         if left == "encoder":
-            _arrow(axes, (end, y - 20), (start, y - 20), FROM_KL)
+            arrow(axes, (end, y - 20), (start, y - 20), FROM_KL, 2.5)
 
 
 def _side(name: str, direction: int) -> float:
@@ -85,17 +85,7 @@ def _text(axes, x: float, y: float, text: str, color: str) -> None:
     axes.text(x, y, text, color=color, **place, **MATH)
 
 
-def _arrow(axes, start, end, color: str) -> None:
-    head = {"arrowstyle": "-|>", "mutation_scale": 16, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", end, start, arrowprops={"color": color, "lw": 2.5, **head})
-
-
 def _box(axes, name: str, y: float, text: str, fill: str = "", line: str = "-") -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    center, wide, high = BOXES[name]
-    corner = (center - wide / 2, y - high / 2)
-    style = {"boxstyle": "round,pad=0,rounding_size=9", "lw": 1.6, "ls": line}
-    style |= {"fc": fill or "white", "ec": fill or GRAY}
-    axes.add_patch(FancyBboxPatch(corner, wide, high, **style))
-    _text(axes, center, y, text, "white" if fill else INK)
+    center, *size = BOXES[name]
+    box(axes, (center, y), size, fill, line=line)
+    _text(axes, center, y, text, "white" if fill else BLACK)

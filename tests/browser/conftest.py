@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
+from tools.publish.book import CHROMIUM
+
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 PATIENCE = 300_000  # ms; no test needs them, they only end one that hangs
 LOCAL = ("file:", "data:", "blob:", "about:", "http://127.0.0.1:", "ws://127.0.0.1:")

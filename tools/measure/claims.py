@@ -164,8 +164,9 @@ def main() -> None:
             work = process(target=measure, args=(path, condition))
             work.start()
             work.join()
-    text, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
-    command.write(text + mark + "".join(map(table, notebooks.lessons())), PAGE)
+    introduction = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
+    tables = "".join(map(table, notebooks.lessons()))
+    command.write(introduction + MARK + tables, PAGE)
 
 
 if __name__ == "__main__":
