@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help lab test lessons notebooks html student clean slides handout pdf nbgrader \
-  lint format unit test-browser bench distclean
+  lint format unit test-browser bench distclean translations
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
@@ -10,6 +10,9 @@ CPU ?=
 GPU ?=
 LESSON ?=
 LAB_ARGS ?=
+# EDITION=zh: lab, student, slides, nbgrader and notebooks in Chinese, in build/zh_CN.
+EDITION ?=
+LANGUAGE := $(if $(filter zh,$(EDITION)),zh_CN,$(EDITION))
 # Two files of tests, or two lessons, at a time; each on its own from top to bottom.
 TWO_AT_ONCE := --numprocesses=2 --dist=loadfile
 
@@ -39,7 +42,9 @@ help:
 	@echo "make pdf        all lessons as one book, build/gencourse.pdf (needs Chromium)"
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
-	@echo "Editions: make slides, make nbgrader.  Style: make lint, make format."
+	@echo "Editions: make slides, make nbgrader; in Chinese: make EDITION=zh lab (or"
+	@echo "student, slides); make translations lists what is not translated yet."
+	@echo "Style: make lint, make format."
 	@echo "Tests: make unit, make test-browser (site, slides, all lessons in JupyterLab;"
 	@echo "needs Chromium), make bench (speed and quality, about 20 minutes)."
 	@echo
@@ -64,7 +69,8 @@ $(EXTRAS): .venv/%: $(READY)
 	@touch $@
 
 lab: $(READY)
-	@$(PY) tools/setup/lab.py $(LAB_ARGS)
+	@$(if $(LANGUAGE),$(PY) -m tools.publish.translations build $(LANGUAGE))
+	@GENCOURSE_LANG=$(LANGUAGE) $(PY) tools/setup/lab.py $(LAB_ARGS)
 
 test: $(READY)
 	@$(MAKE) --no-print-directory --keep-going lint unit lessons
@@ -75,19 +81,23 @@ lessons: $(READY)
 	  --junitxml=build/lessons.xml notebooks/$(LESSON)*.ipynb
 
 notebooks: $(READY)
-	@$(PY) -m tools.publish.notebooks store $(LESSON)
+	@$(PY) -m tools.publish.$(if $(LANGUAGE),translations run $(LANGUAGE),notebooks \
+	  store) $(LESSON)
+
+translations: $(READY)
+	@$(PY) -m tools.publish.translations update $(LESSON)
 
 html: .venv/docs
 	@$(PY) -m tools.publish.site
 
 student handout nbgrader: $(READY)
-	@$(PY) -m tools.publish.editions $@
+	@$(PY) -m tools.publish.editions $@ $(LANGUAGE:%=--language %)
 
 pdf: .venv/docs .venv/browser
 	@$(PY) -m tools.publish.book
 
 slides: .venv/slides
-	@$(PY) -m tools.publish.editions slides
+	@$(PY) -m tools.publish.editions slides $(LANGUAGE:%=--language %)
 
 lint: $(READY)
 	$(PY) -m ruff check
@@ -109,7 +119,9 @@ bench: $(READY)
 	@$(PY) -m tools.measure.lessons
 
 clean:
-	rm -rf build .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(filter-out build/zh_CN,$(wildcard build/*)) .pytest_cache .ruff_cache *.egg-info
+	@# Those in build/zh_CN/notebooks may hold a learner's work.
+	rm -rf build/zh_CN/results build/zh_CN/course build/zh_CN/student build/zh_CN/slides
 	find gencourse tests tools notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) \
 	  -prune -exec rm -rf {} +
 

@@ -1,18 +1,26 @@
 """Settings of the web site; `make html` builds it (tools/publish/site.py)."""
 
+import os
+import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.publish import deck, site  # noqa: E402
+from sphinx import search  # noqa: E402
+from sphinx.search.en import SearchEnglish  # noqa: E402
+
+from tools.publish import deck, site, translations  # noqa: E402
+
+TONGUE = os.environ.get("GENCOURSE_LANG", "")
+_ = translations.words(TONGUE)
 
 project = "gencourse"
 author = "The gencourse authors"
-html_title = "How machines generate images"
+html_title = _("How machines generate images")
 project_copyright = "The gencourse authors. Code: MIT. Text and figures: CC BY 4.0"
-language = "en"
+language = TONGUE or "en"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
@@ -59,17 +67,45 @@ html_sidebars = {
     ]
 }
 # Without this the theme writes an error to the browser's console.
-html_context = {"default_mode": "auto"}
+html_context = {
+    "default_mode": "auto",
+    "other_language": "../" if TONGUE else "zh_CN/",
+    "name_of_other_language": "English" if TONGUE else "中文",
+    "playground": _("Playground: turn the knobs"),
+}
 html_theme_options = {
     "logo": {"text": html_title},
     # Without this the search field appears twice.
     "navbar_persistent": [],
     "use_download_button": False,
+    "article_header_end": ["language-switch.html", "article-header-buttons.html"],
     "show_toc_level": 2,
     "show_navbar_depth": 1,
 }
 # Outputs and error messages are for reading, not for running.
 copybutton_selector = "div.cell_input div.highlight pre, div.highlight-sh pre"
+
+
+class SearchChinese(SearchEnglish):
+    """English words, and each two neighboring characters: that needs no dictionary."""
+
+    lang = "zh"
+    js_splitter_code = """
+const runs = /[\\u4e00-\\u9fff]+|[\\w\\u00c0-\\u024f]+/gu;
+var splitQuery = (query) => (query.match(runs) || []).flatMap(
+  (run) => run < "\\u4e00" || run.length < 3 ? [run]
+    : Array.from({ length: run.length - 1 }, (_, i) => run.slice(i, i + 2)));
+"""
+
+    def split(self, input):
+        for run in re.findall(r"[\u4e00-\u9fff]+|[^\W\u4e00-\u9fff]+", input):
+            if run < "\u4e00" or len(run) < 3:
+                yield run
+            else:
+                yield from (run[i : i + 2] for i in range(len(run) - 1))
+
+
+search.languages["zh"] = SearchChinese
 
 
 def setup(app):

@@ -23,6 +23,7 @@ Skip the rest at first reading:
     store     saved models, and the results that come with the course
     plot/     pictures with a text for those who cannot see them
     checks/   the exercises: what is wrong with an answer, hints, progress
+    language  messages and figures in the reader's language
     sources/  where images come from: faces, digits, files, folders, downloads
     scale/    the command `gencourse train`, for many devices
 
@@ -38,6 +39,7 @@ __all__ = [
     "checks",
     "data",
     "faces",
+    "language",
     "losses",
     "metrics",
     "models",

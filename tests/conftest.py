@@ -16,7 +16,8 @@ SEED = int(os.environ.get("GENCOURSE_SEED", "0"))
 
 @pytest.fixture(autouse=True)
 def same_for_everyone(monkeypatch):
-    monkeypatch.delenv("GENCOURSE_DATA", raising=False)
+    for name in ("GENCOURSE_DATA", "GENCOURSE_LANG"):
+        monkeypatch.delenv(name, raising=False)
     random.seed(SEED)
     np.random.seed(SEED)
     torch.manual_seed(SEED)

@@ -135,7 +135,8 @@ SIBLINGS = {
     "referee": {"faces", "nets", "store"},
     "metrics": {"faces", "losses", "nets"},
     "sources": {"faces"},
-    "checks": {"plot", "faces", "losses", "metrics", "store"},
+    "checks": {"plot", "faces", "language", "losses", "metrics", "store"},
+    "plot": {"language"},
     "scale": {"data", "models", "sources", "steps", "store", "train"},
     "__main__": {"scale"},
 }
@@ -216,6 +217,7 @@ def test_import_rules(name):
         ("checks", "from gencourse.checks.lesson01 import EXERCISES"),
         ("scale.run", "from lightning_fabric import Fabric"),
         ("checks.compare", "from gencourse import data"),
+        ("language", "from gencourse import plot"),
         ("train", "def f():\n    import lightning_fabric"),
         ("steps", "from tests import test_steps"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools.command import Failure
-from tools.publish import site
+from tools.publish import site, translations
 from tools.publish.formulas import FORMULAS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +20,7 @@ FILE = f"notebooks/{NAME}"
 
 @pytest.fixture(scope="module")
 def course():
-    return site.stored_course()
+    return translations.course()
 
 
 def picture(alt):
@@ -260,6 +260,8 @@ def test_the_glossary_can_be_searched_by_every_name():
     text = site.glossary(f"latent space · 潜在空间 (潜空间, 隐空间){definition}")
     assert text == f"latent space\n潜在空间\n潜空间\n隐空间{definition}"
     assert site.glossary("nat · 奈特\n  N.") == "nat\n奈特\n  N."
+    text = site.glossary("自编码器 (自动编码器) · autoencoder (AE)")
+    assert text == "自编码器\n自动编码器\nautoencoder (AE)"
 
 
 def test_the_glossary_has_the_words_of_the_course(course):

@@ -257,6 +257,15 @@ def test_lab_opens_the_table_of_contents(monkeypatch, tmp_path):
     assert lab.first_page() == "/lab/tree/notebooks/00_start_here.ipynb"
 
 
+def test_the_lab_opens_the_edition_in_another_language(tmp_path, monkeypatch):
+    folder = tmp_path / "build/zh_CN/notebooks"
+    folder.mkdir(parents=True)
+    (folder / "00_start_here.ipynb").touch()
+    monkeypatch.setattr(lab, "ROOT", tmp_path)
+    monkeypatch.setenv("GENCOURSE_LANG", "zh_CN")
+    assert lab.first_page() == "/lab/tree/build/zh_CN/notebooks/00_start_here.ipynb"
+
+
 def test_no_command_line_shows_the_token(monkeypatch, tmp_path):
     """Other users see command lines: JupyterLab's, and that of the browser."""
     lines, opened = [], threading.Event()

@@ -11,6 +11,7 @@ that they know, are in `lesson01.py` to `lesson06.py`.
 """
 
 import inspect
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -18,12 +19,12 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 from gencourse.checks.compare import NotAttempted, Wrong
 from gencourse.checks.exercise import Exercise, exercises
 from gencourse.checks.sandbox import AnswerRaised, Trial, fresh_state
+from gencourse.language import pad, translate, wrap
 
 SECONDS = 20  # for one check, however often it runs the answer
 LESSONS = ("1", "2", "3", "4", "5", "6")
@@ -109,14 +110,11 @@ def solution(number: str, *answers: Any) -> Verdict:
     Raises:
         AssertionError: the check does not accept it.
     """
-    verdict = _judge(number, answers)
+    verdict = _judge(number, answers, ours=True)
     if not verdict:
         raise AssertionError(f"the solution fails: {verdict.text}") from verdict.error
-    text = verdict.text.replace("right.", "this solution is right.", 1)
-    text = _wrap(" ".join(text.split()))
-    return Verdict(
-        text, True, verdict.picture, fold=f"Exercise {number}: what the solution gives"
-    )
+    fold = f"Exercise {number}: what the solution gives"
+    return Verdict(verdict.text, True, verdict.picture, fold=fold)
 
 
 @contextmanager
@@ -150,8 +148,10 @@ def hint(number: str, level: int = 0) -> Verdict:
         raise ValueError(f"there are hints of level 1, 2 and 3, not {level!r}")
     level = level or min(seen + 1, 3)
     _progress.hints[number] = max(level, seen)
-    more = f' checks.hint("{number}") again says more.' if level < 3 else ""
-    return Verdict(_wrap(f"Hint {level} of 3: {exercise.hints[level - 1]}{more}"))
+    parts = [f"Hint {level} of 3:", exercise.hints[level - 1]]
+    if level < 3:
+        parts.append(f'checks.hint("{number}") again says more.')
+    return Verdict(_say(*parts))
 
 
 def report(lesson: str) -> Verdict:
@@ -160,36 +160,37 @@ def report(lesson: str) -> Verdict:
     rows = []
     for number, exercise in of_lesson.items():
         seen = _progress.hints.get(number, 0)
-        hints = f"   ({seen} of 3 hints)" if seen else ""
-        state = _progress.states.get(number, "not attempted")
-        rows.append(f"{number}   {state:<15}{exercise.title}{hints}")
+        state = pad(_say(_progress.states.get(number, "not attempted")), 15)
+        hints = "   " + _say(f"({seen} of 3 hints)") if seen else ""
+        rows.append(f"{number}   {state}{_say(exercise.title)}{hints}")
     solved = sum(_progress.states.get(number) == "solved" for number in of_lesson)
-    rows.append(f"solved: {solved} of {len(of_lesson)}")
+    rows.append(_say(f"solved: {solved} of {len(of_lesson)}"))
     return Verdict("\n".join(rows), solved == len(of_lesson))
 
 
 # --- the judge ------------------------------------------------------------------------
-def _judge(number: str, answers: Sequence[Any]) -> Verdict:
+def _judge(number: str, answers: Sequence[Any], ours: bool = False) -> Verdict:
     exercise = _find(number)
     number, trial = exercise.number, Trial(SECONDS)
-    name, more = f"Exercise {number}", f'checks.hint("{number}")'
+    name, more = f"Exercise {number}:", f'checks.hint("{number}")'
     _refuse_nesting(answers)
     _progress.trial = trial
     try:
         with fresh_state():
             praise = _test(exercise, trial, answers)
     except NotAttempted as why:
-        text = f"{name}: not attempted yet: {why} If you are stuck: {more}"
-        return Verdict(_wrap(text))
+        parts = "not attempted yet:", str(why), f"If you are stuck: {more}"
+        return Verdict(_say(name, *parts))
     except AnswerRaised as raised:
         error = raised.__cause__
-        text = f"{name}: {_what_was_raised(error)}"
+        text = f"{_say(name)} {_what_was_raised(error)}"
         return Verdict(text, False, trial.picture, error, attempted=True)
     except Wrong as wrong:
-        text = _wrap(f"{name}: not yet. {wrong} More: {more}")
+        text = _say(name, "not yet.", str(wrong), f"More: {more}")
         return Verdict(text, False, trial.picture, attempted=True)
     else:
-        text = _wrap(f"{name}: right. {praise}")
+        right = "this solution is right." if ours else "right."
+        text = _say(name, right, praise)
         return Verdict(text, True, trial.picture, attempted=True)
     finally:
         _progress.trial = None
@@ -241,7 +242,7 @@ def _of_lesson(lesson: str) -> dict[str, Exercise]:
 def _what_was_raised(error: BaseException) -> str:
     """The exception and the places in the learner's code that led to it."""
     places = [
-        f"  line {frame.lineno} in {frame.name}: {frame.line}"
+        translate(f"line {frame.lineno} in {frame.name}: {frame.line}")
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).parent != Path(__file__).parent
         and "site-packages" not in frame.filename
@@ -251,7 +252,7 @@ def _what_was_raised(error: BaseException) -> str:
         summary += f": {error}"
     except Exception:  # whatever its own __str__ may do
         pass
-    return "\n".join([_wrap(summary), *places[-5:]])
+    return "\n".join([_say(summary), *(f"  {place}" for place in places[-5:])])
 
 
 def _show_folded(title: str, content: Any) -> None:
@@ -259,8 +260,12 @@ def _show_folded(title: str, content: Any) -> None:
 
     from gencourse import plot
 
-    display(plot.Folded(title, content))
+    display(plot.Folded(translate(title), content))
 
 
-def _wrap(text: str) -> str:
-    return "\n".join(fill(line, 84) for line in text.splitlines())
+def _say(*parts: str) -> str:
+    """Return the messages as one text in the reader's language, in lines."""
+    text = " ".join(map(translate, parts))
+    # Chinese punctuation brings its own space.
+    text = re.sub(r"(?<=[，。：；？！]) ", "", text)
+    return "\n".join(wrap(line, 84) for line in text.splitlines())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from gencourse.language import translate
 from gencourse.plot.picture import (
     BLACK,
     COLORS,
@@ -201,7 +202,7 @@ def bars(
                 text, end = fmt.format(value).replace("-", "−"), value + side * error
                 place = {"offset": (6 * side, 0), "ha": ha, "va": "center"}
                 _note(axes, text, (end, y), **place, **plate)
-        axes.set_yticks(range(len(table)), list(table), fontsize=13)
+        axes.set_yticks(range(len(table)), list(map(translate, table)), fontsize=13)
         axes.set(xlabel=xlabel, ylim=(len(table) - 0.5, -0.5))
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
@@ -283,8 +284,8 @@ def heat(
                 ink = BLACK if light > 0.5 else "white"
                 text = f"{value:.2f}".replace("-", "−")
                 axes.text(j + 0.5, i + 0.5, text, color=ink, **middle)
-        axes.set_xticks(np.arange(columns) + 0.5, column_labels)
-        axes.set_yticks(np.arange(rows) + 0.5, row_labels)
+        axes.set_xticks(np.arange(columns) + 0.5, list(map(translate, column_labels)))
+        axes.set_yticks(np.arange(rows) + 0.5, list(map(translate, row_labels)))
         axes.set(xlabel=xlabel)
         axes.invert_yaxis()
         axes.grid(False)

@@ -10,12 +10,12 @@ from gencourse.plot.picture import BLUE, ORANGE, Picture, canvas
 
 INK, DOTS = "#222222", {"color": "#222222", "lw": 1.6, "ls": (0, (2, 2)), "zorder": 5}
 ALT = (
-    "Map of the course. Left: image space, {:,} numbers, almost all of it noise; faces "
-    "lie on a thin curved sheet in it. Right: latent space, {:,} numbers, a round flat "
-    "cloud. The arrow 'compress' (encoder) leads from left to right, the arrow "
-    "'generate' (decoder) from right to left. A dashed path with numbered stops runs "
-    "straight through latent space and bends with the sheet in image space. "
-    "Highlighted: {}."
+    "Map of the course. Left: image space, {pixels:,} numbers, almost all of it noise; "
+    "faces lie on a thin curved sheet in it. Right: latent space, {latents:,} numbers, "
+    "a round flat cloud. The arrow 'compress' (encoder) leads from left to right, the "
+    "arrow 'generate' (decoder) from right to left. A dashed path with numbered stops "
+    "runs straight through latent space and bends with the sheet in image space. "
+    "Highlighted: {highlight}."
 )
 
 
@@ -36,16 +36,18 @@ def map_of_the_course(
     images = checked_images(images)[:5]
     tiles = squares(images, 48 / images.shape[3])
     walk = np.linspace(0.06, 0.94, len(tiles))
-    with canvas(ALT.format(*numbers, highlight), width=960, height=420) as page:
+    pixels, latents = numbers
+    alt = ALT.format(pixels=pixels, latents=latents, highlight=highlight)
+    with canvas(alt, width=960, height=420) as page:
         page.figure.set_layout_engine("none")
         axes = page.axes[0]
         axes.set_position((0, 0, 1, 1))
         axes.axis("off")
         _image_space(axes, walk, tiles)
         _latent_space(axes, walk)
-        for at, name, n in zip((222, 808), ("image", "latent"), numbers, strict=True):
+        for at, name, count in ((222, "image", pixels), (808, "latent", latents)):
             axes.text(at, 384, f"{name} space", ha="center", size=19, weight="bold")
-            axes.text(at, 361, f"{n:,} numbers", ha="center", color="#555555")
+            axes.text(at, 361, f"{count:,} numbers", ha="center", color="#555555")
         for name, color in colors.items():
             _arrow(axes, name, color, dim=highlight not in ("both", name))
         axes.set(xlim=(0, 960), ylim=(0, 420))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gencourse.language import translate
 from gencourse.plot.picture import (
     DPI,
     FACE,
@@ -66,7 +67,8 @@ def _text_size(texts: Labels, points: float) -> tuple[int, int]:
     from matplotlib.figure import Figure
 
     figure = Figure(dpi=DPI)
-    texts = [figure.text(0, 0, text, size=points) for text in texts or [] if text]
+    shown = [translate(text) for text in texts or [] if text]
+    texts = [figure.text(0, 0, text, size=points) for text in shown]
     use_fallback_fonts(figure)
     sizes = [text.get_window_extent().size for text in texts]
     return tuple(np.ceil(np.max([(0, 0), *sizes], axis=0)).astype(int).tolist())

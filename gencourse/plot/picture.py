@@ -13,6 +13,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from gencourse.language import text_width, translate
+
 # Okabe & Ito 2008, "Color Universal Design", without the yellow (too faint on white).
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 AMBER, SKY, BLACK, GRAY = "#E69F00", "#56B4E9", "#222222", "#8A8A8A"
@@ -58,7 +60,7 @@ class Picture:
     alt: str
 
     def __post_init__(self) -> None:
-        if len(self.alt.strip()) < 20:
+        if text_width(self.alt.strip()) < 20:
             raise ValueError(
                 f"alt={self.alt!r} is too short: say in a sentence of at least 20 "
                 "characters what the picture shows, for readers who cannot see it"
@@ -151,6 +153,7 @@ def canvas(
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     if width > MAX_WIDTH or height > MAX_HEIGHT:
         raise ValueError(
@@ -164,6 +167,8 @@ def canvas(
         axes = list(figure.subplots(rows, columns, squeeze=False).flat) if rows else []
         page = SimpleNamespace(figure=figure, axes=axes)
         yield page
+        for text in figure.findobj(Text):
+            text.set_text(translate(text.get_text()))
         agg.draw()  # sets the texts of the ticks
         added, missing = use_fallback_fonts(figure)
         if added:
@@ -176,4 +181,4 @@ def canvas(
                 f"{matplotlib.get_cachedir()}, and restart the kernel",
                 stacklevel=3,
             )
-        page.picture = encode(np.asarray(agg.buffer_rgba())[..., :3], alt)
+        page.picture = encode(np.asarray(agg.buffer_rgba())[..., :3], translate(alt))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from gencourse.language import translate
 from gencourse.plot.images import checked_images, squares
 from gencourse.plot.picture import Picture, encode
 
@@ -47,16 +48,16 @@ class Explorer:
             item = (item,) if isinstance(item, str) else tuple(item)
             name, low, high, value, step = item + (None, -1, 1, 0, 0.05)[len(item) :]
             slider = w.FloatSlider(value, min=low, max=high, step=step, **size)
-            slider.description = name
+            slider.description = translate(name)
             slider.readout_format = ".0f" if step >= 1 else ".2f"
             slider.observe(self._redraw, names="value")
             self.sliders.append(slider)
         start, first = self.values, self._png()
         self.image = w.Image(value=first, layout={"margin": "0 0 0 24px"})
         self.message = w.HTML()
-        shuffle = w.Button(description="random", icon="random")
+        shuffle = w.Button(description=translate("random"), icon="random")
         shuffle.on_click(lambda _: self.set(self._random()))
-        reset = w.Button(description="reset", icon="undo")
+        reset = w.Button(description=translate("reset"), icon="undo")
         reset.on_click(lambda _: self.set(start))
         buttons = w.HBox([shuffle, reset], layout={"margin": "8px 0 0 110px"})
         layout = {"align_items": "center", "flex_flow": "row wrap"}
@@ -105,4 +106,4 @@ class Explorer:
         # A live front end prefers the widget; all others show the twin.
         data, metadata = self.twin._repr_mimebundle_()
         widget = self.widget._repr_mimebundle_()[WIDGET]
-        return {**data, "text/plain": self.alt, WIDGET: widget}, metadata
+        return {**data, "text/plain": translate(self.alt), WIDGET: widget}, metadata

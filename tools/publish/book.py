@@ -11,7 +11,7 @@ import sys
 
 from tools import command
 from tools.command import Failure
-from tools.publish import site
+from tools.publish import site, translations
 
 SOURCE = site.BUILD / "book"
 PAGE = site.BUILD / "book-html"
@@ -56,7 +56,7 @@ UNFOLD = """async () => {
 
 def pages() -> list[str]:
     """Return the pages of the book: the lessons, and what they refer to."""
-    return [*site.stored_course(), "notation", "glossary", "references"]
+    return [*translations.course(), "notation", "glossary", "references"]
 
 
 def build() -> None:

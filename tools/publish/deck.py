@@ -17,16 +17,20 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 
+from gencourse.language import text_width
 from tools import command
 from tools.command import Failure
-from tools.publish import notebooks
+from tools.publish import notebooks, translations
 from tools.publish.notebooks import tags
 
 TEMPLATES = Path(__file__).resolve().parent / "slides"
 
 # --- reading the text -----------------------------------------------------------------
 
-SENTENCE_END = re.compile(r"(?:(?<=[.?!])|(?<=[.?!][)\"*]))\s+(?=[A-Z$(*`\"])")
+SENTENCE_END = re.compile(
+    r"(?:(?<=[.?!])|(?<=[.?!][)\"*]))\s+(?=[A-Z$(*`\"])"
+    r"|(?<=[。？！])(?![”）*\s]|$)|(?<=[。？！][”）])(?=\S)"
+)
 ABBREVIATIONS = re.compile(r"(\bet al|\be\.g|\bi\.e|\bvs|\bFig|& [A-Z]\w+|\bno)\.$")
 
 
@@ -115,7 +119,7 @@ def width(text: str) -> int:
     text = re.sub(
         r"\$([^$]+)\$", lambda m: re.sub(r"\\[a-zA-Z]+|[{}_^ ]", "x", m[1]), text
     )
-    return len(re.sub(r"[*`\[\\]", "", text))
+    return text_width(re.sub(r"[*`\[\\]", "", text))
 
 
 def height(kind: str, text: str) -> float:
@@ -149,7 +153,11 @@ CLAIM = re.compile(r"[^*/_|[\]]{10,90}")  # words, not code
 # A formula within a line must not be separated from the comma or period after it.
 TIGHT = re.compile(r"((?<!\$)\$[^$]+\$(?!\$)[.,;:?!)]+)")
 HEADLINE = 80  # letters
-READING = ("References",)  # sections without slides
+# What the lessons say in each language: sections without slides, and leads of lists.
+READING = ("References", "参考文献")
+ABLE = "After this lesson you can|学完这一课，你将能够"
+QUESTIONS = re.compile(r"\*\*(Questions for yourself|想一想)[.。]\*\*")
+WAY = re.compile(r"(Back|Next|上一课|下一课)[:：] ?\[")
 
 
 @dataclass
@@ -180,6 +188,7 @@ class Deck(Preprocessor):
 
     def preprocess(self, nb, resources):
         self.slides: list[Slide] = []
+        self.words = translations.words(nb.metadata.get("language", ""))
         self.topic, self.before = "", ""  # the last heading, the last paragraph
         self.named: set[str] = set()  # headlines of figures
         for cell in nb.cells:
@@ -204,7 +213,8 @@ class Deck(Preprocessor):
         if slide.figure:
             self.name_figure(slide)
             slide.caption = fitting(sentences(slide.alt), 190)
-            slide.notes.insert(0, f"The figure: {slide.alt}")
+            _ = self.words
+            slide.notes.insert(0, _("The figure: {text}").format(text=slide.alt))
         if not slide.notes:
             slide.notes = [slide.body or slide.headline]
 
@@ -221,7 +231,7 @@ class Deck(Preprocessor):
     def name_figure(self, slide: Slide) -> None:
         """Choose a headline: a question just asked, what was checked, or the topic."""
         question = sentences(slide.before)[-1]
-        if question.endswith("?") and width(question) <= HEADLINE:
+        if question.endswith(("?", "？")) and width(question) <= HEADLINE:
             slide.headline = question
         elif slide.headline in self.named and CLAIM.fullmatch(slide.checked):
             slide.headline = slide.checked[0].upper() + slide.checked[1:]
@@ -260,11 +270,11 @@ class Deck(Preprocessor):
                 self.quote(text)
             elif after[0] == "list" and is_title(text):
                 self.pages("list", text.strip("*"), [parts.pop(0)])
-            elif text.startswith("**Questions for yourself.**"):
-                questions = sentences(text.removeprefix("**Questions for yourself.**"))
+            elif title := QUESTIONS.match(text):
+                questions = sentences(text[title.end() :])
                 items = "\n".join(f"- {question}" for question in questions)
-                self.pages("list", "Questions for yourself", [("list", items)])
-            elif not re.match(r"(Back|Next): \[", text):
+                self.pages("list", title[1], [("list", items)])
+            elif not WAY.match(text):
                 self.note(text)
                 lead = pieces_of(kind, text)[-1]
 
@@ -376,7 +386,7 @@ def filled(heights: list[float], room: float) -> list[int]:
 
 
 def is_title(text: str) -> bool:
-    return bool(re.fullmatch(r"\*\*[^*]+\*\*|After this lesson you can", text))
+    return bool(re.fullmatch(rf"\*\*[^*]+\*\*|{ABLE}", text))
 
 
 def fitting(candidates: list[str], room: int, reverse: bool = False) -> str:
@@ -386,17 +396,18 @@ def fitting(candidates: list[str], room: int, reverse: bool = False) -> str:
         if taken and sum(map(width, taken)) + width(sentence) > room:
             break
         taken.append(sentence)
-    return " ".join(taken[::-1] if reverse else taken)
+    text = " ".join(taken[::-1] if reverse else taken)
+    return re.sub(r"(?<=[。？！”）]) ", "", text)
 
 
 # --- the files ------------------------------------------------------------------------
 
 INDEX = """\
 <!DOCTYPE html>
-<html lang="en">
+<html lang="{language}">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>How machines generate images</title>
+<title>{title}</title>
 <style>
 body {{ font: 18px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 3rem auto;
        padding: 0 1rem; color: #222; }}
@@ -404,7 +415,7 @@ ul {{ list-style: none; padding: 0; }}
 li {{ margin: 0 0 1.2rem; }}
 a {{ font-weight: 600; color: #0b5394; }}
 </style>
-<h1>How machines generate images</h1>
+<h1>{title}</h1>
 <ul>
 {entries}
 </ul>
@@ -428,20 +439,26 @@ def slides(folder: Path, target: Path) -> None:
     )
     exporter.register_preprocessor(Deck, enabled=True)
     css = (TEMPLATES / "deck.css").read_text(encoding="utf-8") + code_colors()
-    entries = []
+    entries, tongue = [], ""
     for path in notebooks.lessons(folder=folder):
         if path.name.startswith("00_"):
             continue
         nb = notebooks.read(path)
         title, question = notebooks.heading(nb)
-        nb.metadata["title"] = title
+        tongue = nb.metadata.get("language", "")
+        _ = translations.words(tongue)
+        nb.metadata |= {"title": title, "checked": _("checked: ")}
         page, _ = exporter.from_notebook_node(nb, resources={"css": css})
         command.write(page, target / f"{path.stem}.html")
         link = f'<a href="{path.stem}.html">{html.escape(title)}</a>'
         entries.append(f"<li>{link}<br>{html.escape(question)}</li>")
         print(f"{target / path.stem}.html: {page.count('<aside')} slides")
     index = target / "index.html"
-    command.write(INDEX.format(entries="\n".join(entries)), index)
+    words = {
+        "language": tongue.replace("_", "-") or "en",
+        "title": translations.words(tongue)("How machines generate images"),
+    }
+    command.write(INDEX.format(entries="\n".join(entries), **words), index)
     print(f"\nOpen {index} in a browser. Arrow keys: next slide. S: notes.")
 
 

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from tools import command
 from tools.command import Failure
-from tools.publish import deck, notebooks
+from tools.publish import deck, notebooks, translations
 from tools.publish.deck import sentences
 from tools.publish.notebooks import ROOT, lessons, tags
 
@@ -41,7 +41,8 @@ def without_solutions(cell: NotebookNode) -> NotebookNode:
     """Remove what the introduction to the exercises says about solutions."""
     if "exercise" in tags(cell) and cell.source.startswith("## "):
         heading, _, text = cell.source.partition("\n\n")
-        kept = [s for s in sentences(text) if "solution" not in s.lower()]
+        told = [s for s in sentences(text) if re.search("(?i)solution|解答", s)]
+        kept = [s for s in sentences(text) if s not in told]
         cell.source = f"{heading}\n\n{' '.join(kept)}"
     return cell
 
@@ -127,6 +128,8 @@ POINTS = {
     "plot and say": 2,
     "think": 3,
 }
+# The same kinds in the other languages, for `assignment`.
+POINTS |= {"先预测": 1, "一行": 1, "几行": 2, "找错": 2, "画图并说明": 2, "思考": 3}
 
 CONFIG = '''\
 """Settings of nbgrader for this course; docs/teaching.md says how to use them."""
@@ -284,9 +287,13 @@ def main() -> None:
     parser.add_argument(
         "--notebooks", type=Path, default=notebooks.FOLDER, help="another folder"
     )
+    parser.add_argument("--language", default="", help="zh_CN, say; default: English")
     parser.add_argument("--to", type=Path, help="default: build/EDITION")
     args = parser.parse_args()
-    EDITIONS[args.edition](args.notebooks, args.to or Path("build") / args.edition)
+    folder, target = args.notebooks, Path("build") / args.language / args.edition
+    if args.language:
+        folder = translations.folder(args.language)
+    EDITIONS[args.edition](folder, args.to or target)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python -m tools.publish.notebooks clean [02]   clean and check without running
 
 import re
 import time
+from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
@@ -90,6 +91,20 @@ def heading(nb: NotebookNode) -> tuple[str, str]:
     title, _, rest = text.partition("\n")
     paragraph = next((p for p in rest.split("\n\n") if p.strip()), "")
     return plain(title.lstrip("# ")), plain(paragraph)
+
+
+def headings(nb: NotebookNode) -> Iterator[str]:
+    """Yield the texts of all headings, without the characters of Markdown."""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            outside = re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S)
+            for text in re.findall(r"^#+ +(.+?) *$", outside, re.M):
+                yield re.sub(r"[`*]", "", text)
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that the site gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def plain(markdown: str) -> str:

@@ -1,5 +1,7 @@
 """Build the web site in build/html from docs/ and the stored lessons; runs no lesson.
 
+Each language of `translations/` gets a folder of its own with the same pages.
+
 Nothing is written twice: lessons are copied with their outputs; the map of lessons
 comes from README.md, the notation from lesson 01, the exercises from all lessons, and
 the pages on the package from its docstrings. Called by the Makefile (`make html`).
@@ -12,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -24,50 +26,26 @@ from nbformat import NotebookNode
 import gencourse
 from tools import command
 from tools.command import Failure
-from tools.publish import notebooks
+from tools.publish import notebooks, translations
 from tools.publish.formulas import FORMULAS
-from tools.publish.notebooks import ROOT, tags
+from tools.publish.notebooks import ROOT, headings, slug, tags
 
 BUILD = ROOT / "build"
 SOURCE = BUILD / "site"
 TARGET = BUILD / "html"
+PROMPTS = "code_prompt_show", "code_prompt_hide"  # over what is folded
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^()\s]+)\)")
 CHART = re.compile(r"plot\.(curves|bars|histogram)\(")
 IMAGES = re.compile(r"plot\.(canvas|grid|pairs|explorer|heat|scatter_map|map_of)")
-NOTATION = "The symbols of this course"
+NOTATION = "164a4259"  # the cell with the table of symbols
+Words = Callable[[str], str]  # what the site says itself, in the reader's language
 
-EXERCISES = """\
-# Exercises
-
-All exercises of the course in one place. Do them in the lessons: there you can run
-your answer, and the cell tells you whether it is right or what went wrong. Solutions
-are folded; try on your own before you open one.
-"""
 
 # --- reading the course ---------------------------------------------------------------
 
 
-def stored_course() -> dict[str, NotebookNode]:
-    """Return the stored lessons by the names of their files, in order."""
-    return {path.name: notebooks.read(path) for path in notebooks.lessons()}
-
-
-def headings(nb: NotebookNode) -> Iterator[str]:
-    """Yield the texts of all headings, without the characters of Markdown."""
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            outside = re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S)
-            for text in re.findall(r"^#+ +(.+?) *$", outside, re.M):
-                yield re.sub(r"[`*]", "", text)
-
-
 def title(nb: NotebookNode) -> str:
     return notebooks.heading(nb)[0]
-
-
-def slug(heading: str) -> str:
-    """Return the anchor that the site gives to a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def section(text: str, heading: str) -> str:
@@ -139,7 +117,7 @@ def anchor_of(anchor: str, nb: NotebookNode, file: str) -> str:
 # --- pages ----------------------------------------------------------------------------
 
 
-def dressed(cell: NotebookNode) -> NotebookNode:
+def dressed(cell: NotebookNode, _: Words = str) -> NotebookNode:
     """Return a copy of a cell: what a reader need not see folds.
 
     Solutions, results to predict, and code that only draws fold; pictures get alt texts
@@ -151,14 +129,13 @@ def dressed(cell: NotebookNode) -> NotebookNode:
     shown = {}
     if "solution" in tags(cell):
         cell.metadata["tags"].append("hide-cell")
-        shown |= {"code_prompt_show": "Solution", "code_prompt_hide": "Solution"}
+        shown |= dict.fromkeys(PROMPTS, _("Solution"))
     elif "reveal" in tags(cell):
         cell.metadata["tags"].append("hide-output")
-        shown |= {"code_prompt_show": "Result", "code_prompt_hide": "Result"}
+        shown |= dict.fromkeys(PROMPTS, _("Result"))
     elif only_draws(cell):
         cell.metadata.setdefault("tags", []).append("hide-input")
-        shown |= {"code_prompt_show": "Code of the figure"}
-        shown |= {"code_prompt_hide": "Code of the figure"}
+        shown |= dict.fromkeys(PROMPTS, _("Code of the figure"))
     pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
     if len(pictures) > 1:
         raise Failure(f"a cell has {len(pictures)} pictures, but only one alt text")
@@ -184,9 +161,11 @@ def only_draws(cell: NotebookNode) -> bool:
     return call and not rest
 
 
-def lesson_page(name: str, course: dict[str, NotebookNode]) -> NotebookNode:
+def lesson_page(
+    name: str, course: dict[str, NotebookNode], _: Words = str
+) -> NotebookNode:
     nb = deepcopy(course[name])
-    nb.cells = [dressed(cell) for cell in nb.cells]
+    nb.cells = [dressed(cell, _) for cell in nb.cells]
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = relink(cell.source, f"notebooks/{name}", name, course)
@@ -203,22 +182,28 @@ def exercises(nb: NotebookNode) -> list[NotebookNode]:
     ]
 
 
-def exercise_page(course: dict[str, NotebookNode]) -> NotebookNode:
+def exercise_page(course: dict[str, NotebookNode], _: Words = str) -> NotebookNode:
     """Return a page with all exercises, each with a link to its place in a lesson."""
     new = nbformat.v4.new_markdown_cell
     page = nbformat.v4.new_notebook(metadata=course["00_start_here.ipynb"].metadata)
-    page.cells.append(new(EXERCISES))
+    intro = _(
+        "All exercises of the course in one place. Do them in the lessons: there you "
+        "can run your answer, and the cell tells you whether it is right or what went "
+        "wrong. Solutions are folded; try on your own before you open one."
+    )
+    page.cells.append(new("# " + _("Exercises") + f"\n\n{intro}"))
     for name, nb in course.items():
         cells = exercises(nb)
         if cells:
             page.cells.append(new(f"## {title(nb)}"))
-        for cell in map(dressed, cells):
+        for cell in [dressed(cell, _) for cell in cells]:
             cell.id = f"{name[:2]}-{cell.id}"
             file = f"notebooks/{name}"
             if cell.cell_type == "markdown" and cell.source.startswith("### "):
-                heading, _, task = cell.source.partition("\n")
+                heading, task = cell.source.split("\n", 1)
                 words = heading.removeprefix("### ").replace("`", "")
-                link = f"[Do it in lesson {name[:2]}](../{file}#{slug(words)})"
+                link = _("Do it in lesson {number}").format(number=name[:2])
+                link = f"[{link}](../{file}#{slug(words)})"
                 cell.source = f"{heading}\n{task.strip()}\n\n{link}"
             if cell.cell_type == "markdown":
                 # From docs/, so that links within a lesson lead back to it.
@@ -231,17 +216,20 @@ def exercise_page(course: dict[str, NotebookNode]) -> NotebookNode:
     return page
 
 
-def lesson_cards() -> str:
+def lesson_cards(tongue: str = "") -> str:
     """Return README.md's table of lessons as cards, and its appendices as lines."""
+    _ = translations.words(tongue)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = translations.translated(section(readme, "Lessons"), "README", tongue)
     cards, appendices = [], []
-    for line in section(readme, "Lessons").splitlines():
+    for line in table.splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
         lesson = re.fullmatch(r"\[(.+)\]\(notebooks/(.+)\.ipynb\)", cells[0])
         if lesson:
             name, link = lesson.groups()
             question, reading, running = cells[1:]
-            times = f"*{reading} to read, {running} to run*"
+            times = _("{reading} to read, {running} to run")
+            times = f"*{times.format(reading=reading, running=running)}*"
             if link[2].isalpha():
                 appendices.append(f"[{name}]({link}.ipynb): {question} {times}")
                 continue
@@ -255,9 +243,8 @@ def lesson_cards() -> str:
 
 def notation(course: dict[str, NotebookNode]) -> str:
     cells = course["01_compression_and_generation.ipynb"].cells
-    text = next(c.source for c in cells if c.source.startswith(f"## {NOTATION}"))
-    _, bar, table = section(text, NOTATION).partition("\n| ")
-    return bar.strip() + " " + table
+    text = next(cell.source for cell in cells if cell.id == NOTATION)
+    return text[text.index("\n| ") :].strip()
 
 
 def module_names() -> list[str]:
@@ -278,14 +265,20 @@ def module_page(name: str) -> str:
 def glossary(text: str) -> str:
     """Give each name of a term a line, so that the search leads to it by any of them.
 
-    The file has `latent space · 潜在空间 (潜空间, 隐空间)`: English, Chinese, synonyms.
+    The file has `latent space · 潜在空间 (潜空间, 隐空间)`: English, Chinese, synonyms;
+    in Chinese it has `潜在空间 (潜空间, 隐空间) · latent space`.
     """
 
     def names(match: re.Match) -> str:
-        english, chinese, synonyms = match.groups()
-        return "\n".join([english, chinese, *(synonyms or "").split(", ")]).strip()
+        lines = []
+        for term in match[0].split(" · "):
+            name, _, synonyms = term.rstrip(")").partition(" (")
+            # What is short for an English term stays with it.
+            chinese = "\u4e00" <= synonyms[:1] <= "\u9fff"
+            lines += [name, *synonyms.split(", ")] if chinese else [term]
+        return "\n".join(lines)
 
-    return re.sub(r"^(\S.*) · (\S+)(?: \((.+)\))?$", names, text, flags=re.M)
+    return re.sub(r"^\S.* · \S.*$", names, text, flags=re.M)
 
 
 # --- docstrings -----------------------------------------------------------------------
@@ -323,19 +316,19 @@ def lesson_link(match: re.Match) -> str:
 # --- building -------------------------------------------------------------------------
 
 
-def prepare(target: Path) -> None:
-    """Write everything that Sphinx reads to `target`."""
-    course = stored_course()
+def prepare(target: Path, tongue: str = "") -> None:
+    """Write everything that Sphinx reads to `target`, in a language."""
+    course, _ = translations.course(tongue), translations.words(tongue)
     shutil.copytree(ROOT / "notebooks/figures", target / "figures")
     modules = module_names()
     filled = {
-        "<!-- lessons -->": lesson_cards(),
+        "<!-- lessons -->": lesson_cards(tongue),
         "<!-- notation -->": notation(course),
         "<!-- modules -->": "\n".join(f"api/{name}" for name in modules),
         "<!-- lesson files -->": "\n".join(course),
     }
     for path in sorted((ROOT / "docs").glob("*.md")):
-        text = path.read_text(encoding="utf-8")
+        text = translations.page(path, tongue)
         for mark, words in filled.items():
             text = text.replace(mark, words)
         if path.name == "glossary.md":
@@ -345,8 +338,18 @@ def prepare(target: Path) -> None:
     for name in modules:
         command.write(module_page(name), target / f"api/{name}.rst")
     for name in course:
-        notebooks.write(lesson_page(name, course), target / name)
-    notebooks.write(exercise_page(course), target / "exercises.ipynb")
+        notebooks.write(lesson_page(name, course, _), target / name)
+    notebooks.write(exercise_page(course, _), target / "exercises.ipynb")
+
+
+def start_sphinx(tongue: str) -> subprocess.Popen:
+    """Start to build the site in a language; docs/conf.py asks GENCOURSE_LANG."""
+    source, doctrees = SOURCE / (tongue or "en"), BUILD / "doctrees" / tongue
+    prepare(source, tongue)
+    sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
+    folders = ["-c", ROOT / "docs", "-d", doctrees, source, TARGET / tongue]
+    language = os.environ | {"GENCOURSE_LANG": tongue}
+    return subprocess.Popen(sphinx + folders, cwd=ROOT, env=language)
 
 
 def build() -> None:
@@ -354,12 +357,14 @@ def build() -> None:
 
     for folder in (SOURCE, TARGET, BUILD / "doctrees"):
         shutil.rmtree(folder, ignore_errors=True)
-    prepare(SOURCE)
-    sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
-    folders = ["-c", ROOT / "docs", "-d", BUILD / "doctrees", SOURCE, TARGET]
-    if subprocess.run(sphinx + folders, cwd=ROOT).returncode:
+    running = [start_sphinx(tongue) for tongue in ("", *translations.languages())]
+    if any([process.wait() for process in running]):
         raise Failure("The site was not built; Sphinx's messages are above.")
-    command.write(playground.page(), TARGET / "playground.html")
+    # myst-nb leaves copies of the notebooks beside the folder that it writes to.
+    shutil.rmtree(TARGET / "jupyter_execute", ignore_errors=True)
+    page = playground.page()
+    for tongue in ("", *translations.languages()):
+        command.write(page, TARGET / tongue / "playground.html")
     print(f"\nOpen {os.path.relpath(TARGET / 'index.html')} in a browser.")
 
 

@@ -20,7 +20,9 @@ START_SECONDS = 120
 
 def first_page() -> str:
     """Return the path of the table of contents, the first notebook."""
-    pages = sorted(ROOT.glob("notebooks/*.ipynb"))
+    language = os.environ.get("GENCOURSE_LANG")
+    folder = f"build/{language}/notebooks" if language else "notebooks"
+    pages = sorted(ROOT.glob(f"{folder}/*.ipynb"))
     return f"/lab/tree/{pages[0].relative_to(ROOT).as_posix()}" if pages else "/lab"
 
 
