@@ -97,3 +97,5 @@ def test_figures_speak_chinese(chinese):
         page.axes[0].set(xlabel="real faces", ylabel="a label of my own")
         seen = [page.axes[0].xaxis.label, page.axes[0].yaxis.label]
     assert [text.get_text() for text in seen] == ["真实人脸", "a label of my own"]
+    numbers = plot.heat([[1.0, 0.5]], ["real"], [2, 4], low=0, high=1, alt=alt)
+    assert numbers.alt == words(alt)  # labels may be numbers
