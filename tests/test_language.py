@@ -27,12 +27,14 @@ def test_a_message_is_found_with_any_values_in_it():
         {
             "Expected {n} {what}.": "需要 {n} 个{what}。",
             "the points": "点",
+            "two\nlines": "两\n行",
             "Expected {n} points, got {m}.": "{m} 个点，需要 {n} 个。",
         }
     )
     assert say("Expected\n 7 the points.") == "需要 7 个点。"
     assert say("Expected 7 points, got 9.") == "9 个点，需要 7 个。"
     assert say("the points\n0.3") == "点\n0.3"
+    assert say("two\nlines\n0.3") == "两\n行\n0.3"
     assert say("Expected nothing") == "Expected nothing"
     assert say(r"$\mu$: 0.3") == r"$\mu$: 0.3"
 
