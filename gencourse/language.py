@@ -48,8 +48,9 @@ class Translator:
                 places = PLACE.findall(message)
                 values = dict(zip(places, map(self, match.groups()), strict=True))
                 return put(values, self.exact[message])
-        # A label above a number, say.
-        return "\n".join(map(self, text.split("\n"))) if "\n" in text else text
+        # A label, perhaps of two lines, above a number, say.
+        above, newline, last = text.rpartition("\n")
+        return self(above) + newline + self(last) if newline else text
 
 
 def normal(text: str) -> str:

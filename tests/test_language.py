@@ -27,12 +27,14 @@ def test_a_message_is_found_with_any_values_in_it():
         {
             "Expected {n} {what}.": "需要 {n} 个{what}。",
             "the points": "点",
+            "two\nlines": "两\n行",
             "Expected {n} points, got {m}.": "{m} 个点，需要 {n} 个。",
         }
     )
     assert say("Expected\n 7 the points.") == "需要 7 个点。"
     assert say("Expected 7 points, got 9.") == "9 个点，需要 7 个。"
     assert say("the points\n0.3") == "点\n0.3"
+    assert say("two\nlines\n0.3") == "两\n行\n0.3"
     assert say("Expected nothing") == "Expected nothing"
     assert say(r"$\mu$: 0.3") == r"$\mu$: 0.3"
 
@@ -97,3 +99,5 @@ def test_figures_speak_chinese(chinese):
         page.axes[0].set(xlabel="real faces", ylabel="a label of my own")
         seen = [page.axes[0].xaxis.label, page.axes[0].yaxis.label]
     assert [text.get_text() for text in seen] == ["真实人脸", "a label of my own"]
+    numbers = plot.heat([[1.0, 0.5]], ["real"], [2, 4], low=0, high=1, alt=alt)
+    assert numbers.alt == words(alt)  # labels may be numbers

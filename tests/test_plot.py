@@ -169,15 +169,18 @@ def test_pictures_are_the_same_again_whatever_the_reader_sets(
         ("Malgun Gothic", {}),
     ],
 )
-def test_chinese_is_written_with_a_font_that_has_it(install, family, settings):
+def test_chinese_is_written_with_a_font_that_has_it(install, family, settings, caplog):
     import matplotlib
 
     install(family)
     with matplotlib.rc_context(settings):
         title, wide = titled("猫狗"), titled(*["猫狗猫狗猫狗猫狗"] * 3)
+        beside_formula = titled("猫狗 $x$")
         tick = plot.bars({"猫": 1.0}, xlabel="α", alt=ALT)
     side = 12 / 72 * 100  # pixels: the titles have 12 points, a glyph 1 x 0.8 of them
-    assert ink(title, 0x22) > 2 * (side - 2) * (0.8 * side - 2)
+    for two in (title, beside_formula):
+        assert ink(two, 0x22) > 2 * (side - 2) * (0.8 * side - 2)
+    assert not caplog.records  # such as of a glyph that a formula lacks
     assert ink(tick, 0x44) > (side - 2) * (0.8 * side - 2)
     assert pixels(wide).shape[1] > 3 * 8 * side  # measured as it is drawn
 

@@ -12,7 +12,6 @@ from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gencourse.language import text_width
 from tools.publish import deck, notebooks, translations
 from tools.publish.translations import Text, faults, updated
 
@@ -33,18 +32,6 @@ def test_formulas_links_numbers_and_code_are_those_of_the_source(path):
         if message.id and message.string and not message.fuzzy
     }
     assert {text: words for text, words in wrong.items() if words} == {}
-
-
-@pytest.mark.parametrize("tongue", translations.languages())
-def test_labels_with_formulas_have_no_letters_that_matplotlib_cannot_draw(tongue):
-    """It draws a label with a formula in one font, which lacks Chinese."""
-    labels = translations.language.translations(
-        translations.SPOKEN / tongue / "figures.po"
-    )
-    mixed = [
-        new for new in labels.values() if "$" in new and text_width(new) > len(new)
-    ]
-    assert mixed == []
 
 
 def test_there_is_something_to_check():

@@ -284,8 +284,12 @@ def heat(
                 ink = BLACK if light > 0.5 else "white"
                 text = f"{value:.2f}".replace("-", "−")
                 axes.text(j + 0.5, i + 0.5, text, color=ink, **middle)
-        axes.set_xticks(np.arange(columns) + 0.5, list(map(translate, column_labels)))
-        axes.set_yticks(np.arange(rows) + 0.5, list(map(translate, row_labels)))
+        axes.set_xticks(
+            np.arange(columns) + 0.5, [translate(str(text)) for text in column_labels]
+        )
+        axes.set_yticks(
+            np.arange(rows) + 0.5, [translate(str(text)) for text in row_labels]
+        )
         axes.set(xlabel=xlabel)
         axes.invert_yaxis()
         axes.grid(False)

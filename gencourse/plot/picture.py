@@ -129,7 +129,10 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
             missing -= covered
             added += [family] if covered and family != FONT else []
     for text in texts if added else ():
-        text.set_fontfamily([*text.get_fontfamily(), *added])
+        own = text.get_fontfamily()
+        # The words beside a formula are drawn in the first font alone.
+        formula = "$" in text.get_text()
+        text.set_fontfamily([*added, *own] if formula else [*own, *added])
     return added, "".join(sorted(missing))
 
 
@@ -169,6 +172,7 @@ def canvas(
         yield page
         for text in figure.findobj(Text):
             text.set_text(translate(text.get_text()))
+        use_fallback_fonts(figure)
         agg.draw()  # sets the texts of the ticks
         added, missing = use_fallback_fonts(figure)
         if added:
