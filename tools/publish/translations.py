@@ -286,7 +286,9 @@ def updated(old: Catalog, texts: list[Text]) -> Catalog:
             user_comments=[*notes, *([WAS + normal(was)] if changed else [])],
         )
     for message in known:
-        new.obsolete[message.id, message.context] = message
+        # An obsolete entry is never fuzzy: store it with the text that was translated.
+        old_text = Message(source(message), message.string, context=message.context)
+        new.obsolete[old_text.id, old_text.context] = old_text
     return new
 
 
