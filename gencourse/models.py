@@ -351,14 +351,12 @@ def z_hat_of(v: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
     return z_t - t * v
 
 
-def eps_hat_of(v: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
-    """eps_hat = z_t + (1 - t) v: the noise that a velocity comes from."""
-    return z_t + (1 - t) * v
-
-
 def score_of(v: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
-    """score = -eps_hat / t, the gradient of log p(z_t) if v is the best velocity."""
-    return -eps_hat_of(v, z_t, t) / t
+    """score = -eps_hat / t, the gradient of log p(z_t) if v is the best velocity.
+
+    eps_hat = z_t + (1 - t) v is the noise that the velocity comes from.
+    """
+    return -(z_t + (1 - t) * v) / t
 
 
 def _normal(

@@ -230,6 +230,12 @@ def test_blocks_of_markdown():
     ]
 
 
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_a_lesson_fits_into_a_lecture(path):
+    nb, _ = deck.Deck().preprocess(notebooks.read(path), {})
+    assert len(nb.cells) <= 45
+
+
 def test_a_section_and_its_question():
     (slide,) = slides(text("## 3. Two arrows\n\n*What is it?*\n\nFor the notes."))
     assert (slide.kind, slide.headline, slide.body) == (
@@ -240,8 +246,19 @@ def test_a_section_and_its_question():
     assert slide.notes == "For the notes."
 
 
+def test_a_section_begins_on_its_first_figure():
+    (slide,) = slides(
+        text("## 1. Blur\n\n*Why?*\n\nWords."), code("plot()", figure="A.")
+    )
+    assert (slide.headline, slide.begins) == ("Blur", "Why?")
+    assert "Words." in slide.notes
+    cells = text("## 1. Blur\n\n*Why?*\n\nWhat is lost?"), code("plot()", figure="A.")
+    (slide,) = slides(*cells)
+    assert (slide.headline, slide.begins) == ("What is lost?", "Blur: Why?")
+
+
 def test_a_figure_with_caption_check_and_notes():
-    section, slide = slides(
+    (slide,) = slides(
         text("## 1. Blur\n\n*Why?*"),
         code("plot()", figure="A curve that falls."),
         code("assert True", prints="ok: the fine detail is missing\n"),
@@ -265,7 +282,6 @@ def test_a_second_figure_takes_a_question_or_a_check_as_headline():
     )
     assert [slide.headline for slide in found] == [
         "Blur",
-        "Blur",
         "How much detail is left?",
         "The fine detail is missing",
     ]
@@ -273,7 +289,7 @@ def test_a_second_figure_takes_a_question_or_a_check_as_headline():
 
 def test_a_formula_with_the_words_that_lead_to_it():
     words = "Old words. (An aside.) The loss is\n\n$$L = x$$\n\nwhere it is."
-    section, slide = slides(text(f"## 1. Loss\n\n{words}"))
+    (slide,) = slides(text(f"## 1. Loss\n\n{words}"))
     assert slide.kind == "formula"
     assert slide.body == "Old words. The loss is\n\n$$L = x$$\n\nwhere it is."
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gencourse import losses, store
-from gencourse.models import Flow, PixelFlow, eps_hat_of, integrate, score_of, z_hat_of
+from gencourse.models import Flow, PixelFlow, integrate, score_of, z_hat_of
 from gencourse.nets import Denoiser
 from gencourse.steps import FlowStep
 
@@ -133,7 +133,7 @@ def test_conversions_give_back_what_made_the_noisy_code():
     t = torch.rand(6, 1, dtype=torch.float64, generator=rng(1))
     z_t = (1 - t) * z + t * eps
     torch.testing.assert_close(z_hat_of(eps - z, z_t, t), z)
-    torch.testing.assert_close(eps_hat_of(eps - z, z_t, t), eps)
+    torch.testing.assert_close(score_of(eps - z, z_t, t), -eps / t)
 
 
 def test_codes_are_normalized_and_restored():

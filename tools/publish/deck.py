@@ -153,6 +153,7 @@ CLAIM = re.compile(r"[^*/_|[\]]{10,90}")  # words, not code
 # A formula within a line must not be separated from the comma or period after it.
 TIGHT = re.compile(r"((?<!\$)\$[^$]+\$(?!\$)[.,;:?!)]+)")
 HEADLINE = 80  # letters
+HEADINGS = ("title", "section", "part", "quote")  # nothing joins these
 # What the lessons say in each language: sections without slides, and leads of lists.
 READING = ("References", "参考文献")
 ABLE = "After this lesson you can|学完这一课，你将能够"
@@ -174,6 +175,7 @@ class Slide:
     caption: str = ""
     checked: str = ""
     before: str = ""  # the paragraph before, which may end with a question
+    begins: str = ""  # the section that begins here, and its question
     notes: list[str] = field(default_factory=list)
 
 
@@ -200,7 +202,7 @@ class Deck(Preprocessor):
                 self.code(cell)
         for slide in self.slides:
             self.finish(slide)
-        nb.cells = [self.cell(slide) for slide in self.slides]
+        nb.cells = [self.cell(slide) for slide in joined(self.slides)]
         return nb, resources
 
     def cell(self, slide: Slide) -> NotebookNode:
@@ -305,7 +307,7 @@ class Deck(Preprocessor):
     def quote(self, text: str) -> None:
         words = re.sub(r"^> ?", "", text, flags=re.MULTILINE)
         title, rest = re.fullmatch(r"(?s)(?:\*\*(.+?)\.?\*\*)?(.*)", words).groups()
-        self.pages("part", title or self.topic, [("text", rest.strip())])
+        self.pages("quote", title or self.topic, [("text", rest.strip())])
 
     def pages(self, kind: str, title: str, parts: list[tuple[str, str]]) -> None:
         """Spread blocks evenly over as many slides as they need."""
@@ -356,6 +358,21 @@ class Deck(Preprocessor):
             if not re.search(r"\[|paragraph", checked[0]):
                 slide.checked = checked[0]
         slide.notes.append("Checked: " + "; ".join(checked))
+
+
+def joined(slides: list[Slide]) -> list[Slide]:
+    """Let a section, or a part of one, begin on the slide that follows."""
+    kept: list[Slide] = []
+    for slide in slides:
+        before = kept[-1] if kept else slide
+        if before.kind in ("section", "part") and slide.kind not in HEADINGS:
+            named = "" if slide.headline == before.headline else before.headline
+            question = before.body if before.kind == "section" else ""
+            slide.begins = ": ".join(filter(None, [named, question]))
+            slide.notes = before.notes + slide.notes
+            kept.pop()
+        kept.append(slide)
+    return kept
 
 
 def essential(source: str) -> str:
