@@ -324,7 +324,7 @@ def test_tags_steer_the_deck():
 
 
 def test_exercises_without_starter_and_solution():
-    title, slide = slides(*exercise())
+    (slide,) = slides(*exercise())
     assert (slide.kind, slide.headline) == ("exercise", "Exercise 1.2 · Images")
     assert slide.body == "*One line · 4 minutes*\n\nCount."
     assert "checks.check" not in str(slide) and "log10" not in str(slide)
@@ -361,7 +361,7 @@ def test_decks_are_written_with_an_index(lesson, tmp_path, monkeypatch):
     monkeypatch.setattr(deck, "copy_scripts", lambda target: None)
     deck.slides(lesson, tmp_path / "slides")
     page = (tmp_path / "slides/01_lesson.html").read_text(encoding="utf-8")
-    assert page.count('<aside class="notes">') == 4
+    assert page.count('<aside class="notes">') == 3
     assert "<h1>01 · A lesson</h1>" in page and "https://" not in page
     index = (tmp_path / "slides/index.html").read_text(encoding="utf-8")
     assert 'href="01_lesson.html"' in index
