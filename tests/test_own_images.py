@@ -1,4 +1,4 @@
-"""Lessons 02 to 05 with the reader's own images, and with other sizes and counts.
+"""Lessons 02 to 06 with the reader's own images, and with other sizes and counts.
 
 A reader's folder may hold few images, gray or in color. The last section of a lesson,
 which uses it, must run to its end and claim nothing of images that nobody measured.
@@ -22,6 +22,7 @@ SETTINGS = {
     "03": {"N_FACES": 200, "STEPS": 20, "N_JUDGED": 10},
     "04": {"N_FACES": 200, "LATENT_DIM": 3, "RING_STEPS": 60, "N_JUDGED": 24},
     "05": {"N_JUDGED": 10, "DATASET_SIZE": 32},
+    "06": {"N_JUDGED": 10, "RING_STEPS": 60, "FLOW_STEPS": 60},
 }
 N_STEPS = 20
 N_FACES = 500  # where a lesson takes more, whatever its parameters say
