@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from gencourse import plot
+from gencourse.plot.picture import _add_new_fonts
 
 ALT = "A picture that a test has drawn."
 NAMED = {"xlabel": "x", "alt": ALT}
@@ -95,21 +96,24 @@ def test_every_picture_fits_the_page(pictures):
 def only_own_fonts(monkeypatch):
     """Hides the fonts of this machine, but for those that come with matplotlib."""
     import matplotlib
+    from matplotlib import font_manager
     from matplotlib.font_manager import fontManager
 
     own = matplotlib.get_data_path()
     fonts = [font for font in fontManager.ttflist if font.fname.startswith(own)]
     monkeypatch.setattr(fontManager, "ttflist", fonts)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
+    _add_new_fonts.cache_clear()
 
 
 @pytest.fixture
-def install(only_own_fonts, tmp_path):
+def install(only_own_fonts, tmp_path, monkeypatch):
     """Installs a font that draws a black square for 猫, 狗 and each ASCII letter."""
     from fontTools.fontBuilder import FontBuilder
     from fontTools.pens.ttGlyphPen import TTGlyphPen
-    from matplotlib.font_manager import fontManager
+    from matplotlib import font_manager
 
-    def install(family: str) -> None:
+    def install(family: str, listed: bool = True) -> None:
         glyphs = dict.fromkeys([".notdef", "square"], TTGlyphPen(None).glyph())
         pen = TTGlyphPen(None)
         for i, corner in enumerate([(0, 0), (0, 800), (1000, 800), (1000, 0)]):
@@ -127,7 +131,11 @@ def install(only_own_fonts, tmp_path):
         font.setupOS2()
         font.setupPost()
         font.save(tmp_path / f"{family}.ttf")
-        fontManager.addfont(tmp_path / f"{family}.ttf")
+        path = str(tmp_path / f"{family}.ttf")
+        if listed:
+            font_manager.fontManager.addfont(path)
+        else:
+            monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [path])
 
     return install
 
@@ -196,8 +204,13 @@ def test_one_warning_names_all_characters_without_a_font(only_own_fonts, draw):
     with pytest.warns(UserWarning) as caught:
         draw()
     (warning,) = caught
-    # A font installed just now is not seen until the list of fonts is made again.
-    assert re.search("font.*狗猫:.*install.*delete fontlist", str(warning.message))
+    assert re.search("font.*狗猫:.*install.*restart", str(warning.message))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_font_installed_after_matplotlib_made_its_list_is_found(install):
+    install("SimHei", listed=False)
+    assert ink(titled("猫狗"), 0x22) > 0
 
 
 @pytest.mark.filterwarnings("error")

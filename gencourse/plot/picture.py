@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,23 +118,40 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
     from matplotlib.text import Text
 
+    plain = get_font(findfont(FONT))
     texts = [t for t in figure.findobj(Text) if not t.get_fontproperties().get_file()]
-    missing = {c for text in texts for c in text.get_text() if not c.isascii()}
+    missing = {c for text in texts for c in text.get_text()}
+    missing = {
+        c for c in missing if c.isprintable() and not plain.get_char_index(ord(c))
+    }
+    if missing:
+        _add_new_fonts()
     families = [name for text in texts for name in text.get_fontfamily()]
     installed = {font.name.lower() for font in fontManager.ttflist}
     added = []
-    for family in dict.fromkeys([FONT, *families, *rcParams["font.sans-serif"]]):
+    for family in dict.fromkeys([*families, *rcParams["font.sans-serif"]]):
         if missing and family.lower() in installed:
             font = get_font(findfont(FontProperties(family=[family])))
             covered = {c for c in missing if font.get_char_index(ord(c))}
             missing -= covered
-            added += [family] if covered and family != FONT else []
+            added += [family] if covered else []
     for text in texts if added else ():
         own = text.get_fontfamily()
         # The words beside a formula are drawn in the first font alone.
         formula = "$" in text.get_text()
         text.set_fontfamily([*added, *own] if formula else [*own, *added])
     return added, "".join(sorted(missing))
+
+
+@cache
+def _add_new_fonts() -> None:
+    """Fonts installed since matplotlib made the list of fonts that it keeps."""
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    known = {font.fname for font in fontManager.ttflist}
+    for path in set(findSystemFonts()) - known:
+        with suppress(Exception):  # a file that matplotlib cannot read
+            fontManager.addfont(path)
 
 
 @contextmanager
@@ -153,7 +171,6 @@ def canvas(
         rows, columns: of axes; with rows = 0 the figure has none.
         width, height: in pixels, at most 1000 x 2000.
     """
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.text import Text
@@ -181,8 +198,7 @@ def canvas(
             warnings.warn(
                 f"no font found for {missing}: name one that has them in "
                 "matplotlib.rcParams['font.family'], or install one, such as Noto Sans "
-                "CJK, delete fontlist-*.json in "
-                f"{matplotlib.get_cachedir()}, and restart the kernel",
+                "CJK, and restart the kernel",
                 stacklevel=3,
             )
         page.picture = encode(np.asarray(agg.buffer_rgba())[..., :3], translate(alt))
