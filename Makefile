@@ -10,7 +10,7 @@ CPU ?=
 GPU ?=
 LESSON ?=
 LAB_ARGS ?=
-# EDITION=zh: lab, student, slides, nbgrader and notebooks in Chinese, in build/zh_CN.
+# EDITION=zh: lab, student, slides, pdf, nbgrader and notebooks in Chinese, in build/zh_CN.
 EDITION ?=
 LANGUAGE := $(if $(filter zh,$(EDITION)),zh_CN,$(EDITION))
 # Two files of tests, or two lessons, at a time; each on its own from top to bottom.
@@ -43,7 +43,7 @@ help:
 	@echo "make clean      remove what was built;   make distclean  and .venv too"
 	@echo
 	@echo "Editions: make slides, make nbgrader; in Chinese: make EDITION=zh lab (or"
-	@echo "student, slides); make translations lists what is not translated yet."
+	@echo "student, slides, pdf); make translations lists what is not translated yet."
 	@echo "Style: make lint, make format."
 	@echo "Tests: make unit, make test-browser (site, slides, all lessons in JupyterLab;"
 	@echo "needs Chromium), make bench (speed and quality, about 20 minutes)."
@@ -94,7 +94,7 @@ student handout nbgrader: $(READY)
 	@$(PY) -m tools.publish.editions $@ $(LANGUAGE:%=--language %)
 
 pdf: .venv/docs .venv/browser
-	@$(PY) -m tools.publish.book
+	@$(PY) -m tools.publish.book $(LANGUAGE:%=--language %)
 
 slides: .venv/slides
 	@$(PY) -m tools.publish.editions slides $(LANGUAGE:%=--language %)

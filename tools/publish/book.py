@@ -1,5 +1,7 @@
 """Print all lessons as one book, build/gencourse.pdf. Called by `make pdf`.
 
+python -m tools.publish.book [--language zh_CN]     build/zh_CN/gencourse.pdf
+
 Sphinx puts the pages of the web site on a single one, and Chromium, without a window,
 prints it. Solutions and results are unfolded; code that only draws is left out.
 """
@@ -8,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from tools import command
 from tools.command import Failure
@@ -15,15 +18,12 @@ from tools.publish import site, translations
 
 SOURCE = site.BUILD / "book"
 PAGE = site.BUILD / "book-html"
-TARGET = site.BUILD / "gencourse.pdf"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 BOOK = """\
-# How machines generate images
+# {title}
 
-Six lessons on the autoencoder, the variational autoencoder, the generative adversarial
-network, all of them compared on the same images, and diffusion. The notebooks of the
-course hold the same text and code, ready to run.
+{about}
 
 ```{{toctree}}
 {pages}
@@ -59,21 +59,35 @@ def pages() -> list[str]:
     return [*translations.course(), "notation", "glossary", "references"]
 
 
-def build() -> None:
+def build(tongue: str = "") -> None:
+    _ = translations.words(tongue)
     for folder in (SOURCE, PAGE):
         shutil.rmtree(folder, ignore_errors=True)
-    site.prepare(SOURCE)
-    command.write(BOOK.format(pages="\n".join(pages())), SOURCE / "book.md")
+    site.prepare(SOURCE, tongue)
+    text = BOOK.format(
+        title=_("How machines generate images"),
+        about=_(
+            "Six lessons on the autoencoder, the variational autoencoder, the "
+            "generative adversarial network, all of them compared on the same images, "
+            "and diffusion. The notebooks of the course hold the same text and code, "
+            "ready to run."
+        ),
+        pages="\n".join(pages()),
+    )
+    command.write(text, SOURCE / "book.md")
     line = [sys.executable, "-m", "sphinx", "-b", "singlehtml", "-q", "-Q"]
     line += ["-D", "root_doc=book", "-c", site.ROOT / "docs"]
     line += ["-d", site.BUILD / "book-doctrees", SOURCE, PAGE]
-    if subprocess.run(line, cwd=site.ROOT).returncode:
+    language = os.environ | {"GENCOURSE_LANG": tongue}
+    if subprocess.run(line, cwd=site.ROOT, env=language).returncode:
         raise Failure("The page of the book was not built. Does `make html` build?")
-    print_page()
-    print(f"\nThe book is {os.path.relpath(TARGET)}.")
+    target = site.BUILD / tongue / "gencourse.pdf"
+    target.parent.mkdir(exist_ok=True)
+    print_page(target)
+    print(f"\nThe book is {os.path.relpath(target)}.")
 
 
-def print_page() -> None:
+def print_page(target: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
@@ -89,7 +103,7 @@ def print_page() -> None:
         page.add_style_tag(content=STYLE)
         page.evaluate(UNFOLD)
         page.pdf(
-            path=TARGET,
+            path=target,
             format="A4",
             margin={side: "18mm" for side in ("top", "right", "bottom", "left")},
             scale=0.8,
@@ -104,5 +118,11 @@ def print_page() -> None:
         browser.close()
 
 
+def main() -> None:
+    parser = command.parser(__doc__)
+    parser.add_argument("--language", default="", choices=translations.languages())
+    build(parser.parse_args().language)
+
+
 if __name__ == "__main__":
-    command.run(build)
+    command.run(main)
