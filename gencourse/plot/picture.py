@@ -136,6 +136,17 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
     return added, "".join(sorted(missing))
 
 
+def translate_categories(figure) -> None:
+    """Let axes on which names were plotted, as by `barh(names, ...)`, translate them."""
+    from matplotlib.axis import Axis
+    from matplotlib.category import StrCategoryFormatter
+
+    for axis in figure.findobj(Axis):
+        own = axis.get_major_formatter()
+        if isinstance(own, StrCategoryFormatter):
+            axis.set_major_formatter(lambda at, _, own=own: translate(own(at)))
+
+
 @contextmanager
 def canvas(
     alt: str, rows: int = 1, columns: int = 1, width: int = 900, height: int = 400
@@ -172,6 +183,7 @@ def canvas(
         yield page
         for text in figure.findobj(Text):
             text.set_text(translate(text.get_text()))
+        translate_categories(figure)
         use_fallback_fonts(figure)
         agg.draw()  # sets the texts of the ticks
         added, missing = use_fallback_fonts(figure)
