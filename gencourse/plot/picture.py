@@ -137,7 +137,7 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
 
 
 def translate_categories(figure) -> None:
-    """Let axes on which names were plotted, as by `barh(names, ...)`, translate them."""
+    """Translate the names on axes that have names for numbers, as of `barh`."""
     from matplotlib.axis import Axis
     from matplotlib.category import StrCategoryFormatter
 
