@@ -154,10 +154,10 @@ def of_checks(path: Path) -> Iterator[Text]:
 
 LABELS = "alt title titles label labels row_labels column_labels xlabel ylabel".split()
 LABELS += ["hlines", "vlines", "suptitle"]
-# What the figures of the package say without being a label by these rules.
+# What figures say without being a label by these rules.
 NAMES = ["image space", "latent space", "{count} numbers"]
 NAMES += ["compress", "generate", "both", "original", "reconstruction"]
-NAMES += ["encoder", "decoder", "gradient", "learns", "stays"]
+NAMES += ["encoder", "decoder", "gradient", "learns", "stays", "paths", "pasted"]
 DRAWN = ["faces", "plot/course_map", "plot/images", "plot/sliders"]
 DRAWN += ["plot/two_players", "plot/vae_diagram"]
 WRITTEN = (".text", ".annotate", "plot.explorer")  # calls whose strings are labels
