@@ -157,7 +157,8 @@ LABELS += ["hlines", "vlines", "suptitle"]
 # What figures say without being a label by these rules.
 NAMES = ["image space", "latent space", "{count} numbers"]
 NAMES += ["compress", "generate", "both", "original", "reconstruction"]
-NAMES += ["encoder", "decoder", "gradient", "learns", "stays", "paths", "pasted"]
+NAMES += ["encoder", "decoder", "gradient", "learns", "stays"]
+NAMES += ["linear", "cubic", "paths", "pasted"]
 DRAWN = ["faces", "plot/course_map", "plot/images", "plot/sliders"]
 DRAWN += ["plot/two_players", "plot/vae_diagram"]
 WRITTEN = (".text", ".annotate", "plot.explorer")  # calls whose strings are labels
