@@ -13,7 +13,9 @@ from pathlib import Path
 from textwrap import fill
 
 FOLDER = Path(__file__).parent / "translations"
-PLACE = re.compile(r"\{[^{}]+\}")  # where a message has a value
+PLACE = re.compile(r"\{(?:[^{}]|\{[^{}]*\})+\}")  # where a message has a value
+# Labels of figures: one above another or above a number, or one with a number behind.
+JOINED = re.compile(r"(.*?)(,?\n|(?= \([\d.]+\)$))([^\n]*)", re.DOTALL)
 NO_START = "，。：；？！、）》”"  # no line begins with one of these
 
 
@@ -48,9 +50,8 @@ class Translator:
                 places = PLACE.findall(message)
                 values = dict(zip(places, map(self, match.groups()), strict=True))
                 return put(values, self.exact[message])
-        # A label, perhaps of two lines, above a number, say.
-        above, newline, last = text.rpartition("\n")
-        return self(above) + newline + self(last) if newline else text
+        joined = JOINED.fullmatch(text)
+        return "".join(map(self, joined.groups())) if joined else text
 
 
 def normal(text: str) -> str:

@@ -35,8 +35,16 @@ def test_a_message_is_found_with_any_values_in_it():
     assert say("Expected 7 points, got 9.") == "9 个点，需要 7 个。"
     assert say("the points\n0.3") == "点\n0.3"
     assert say("two\nlines\n0.3") == "两\n行\n0.3"
+    assert say("the points,\nthe points") == "点,\n点"
+    assert say("the points (12)") == "点 (12)"
+    assert say("the points (of a kind)") == "the points (of a kind)"
     assert say("Expected nothing") == "Expected nothing"
     assert say(r"$\mu$: 0.3") == r"$\mu$: 0.3"
+
+
+def test_a_place_may_have_a_place_in_its_format():
+    say = Translator({"about {value:.{digits}f} in all": "一共大约 {value:.{digits}f}"})
+    assert say("about 3.14 in all") == "一共大约 3.14"
 
 
 def test_without_a_language_nothing_is_read(monkeypatch):
@@ -101,3 +109,11 @@ def test_figures_speak_chinese(chinese):
     assert [text.get_text() for text in seen] == ["真实人脸", "a label of my own"]
     numbers = plot.heat([[1.0, 0.5]], ["real"], [2, 4], low=0, high=1, alt=alt)
     assert numbers.alt == words(alt)  # labels may be numbers
+
+
+@pytest.mark.filterwarnings("ignore:no font found")
+def test_names_on_an_axis_are_translated(chinese):
+    with plot.canvas("Two bars, of which a test has drawn the names.") as page:
+        page.axes[0].barh(["real faces", "a name of my own"], [1.0, 2.0])
+    ticks = [tick.get_text() for tick in page.axes[0].get_yticklabels()]
+    assert ticks == ["真实人脸", "a name of my own"]

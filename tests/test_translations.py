@@ -180,7 +180,10 @@ def test_labels_and_alt_texts_are_found():
     texts = {text.english for text in translations.of_figures()}
     assert {"hair color", "image space", "original", "squared error per face"} <= texts
     assert "knobs that move" in texts
-    assert not {"row wrap", "randomized"} & texts
+    # short, a key that is assigned, a name in a comprehension, in a call, of a slider
+    assert {"in z", "real test images", "distance {shift:g}"} <= texts
+    assert {"start", "logits", "position"} <= texts
+    assert not {"row wrap", "randomized", "bold", "center"} & texts
 
 
 # --- lessons in another language ------------------------------------------------------

@@ -143,6 +143,7 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
     return added, "".join(sorted(missing))
 
 
+<<<<<<< HEAD
 @cache
 def _add_new_fonts() -> None:
     """Fonts installed since matplotlib made the list of fonts that it keeps."""
@@ -152,6 +153,17 @@ def _add_new_fonts() -> None:
     for path in set(findSystemFonts()) - known:
         with suppress(Exception):  # a file that matplotlib cannot read
             fontManager.addfont(path)
+=======
+def translate_categories(figure) -> None:
+    """Translate the names on axes that have names for numbers, as of `barh`."""
+    from matplotlib.axis import Axis
+    from matplotlib.category import StrCategoryFormatter
+
+    for axis in figure.findobj(Axis):
+        own = axis.get_major_formatter()
+        if isinstance(own, StrCategoryFormatter):
+            axis.set_major_formatter(lambda at, _, own=own: translate(own(at)))
+>>>>>>> yb
 
 
 @contextmanager
@@ -189,6 +201,7 @@ def canvas(
         yield page
         for text in figure.findobj(Text):
             text.set_text(translate(text.get_text()))
+        translate_categories(figure)
         use_fallback_fonts(figure)
         agg.draw()  # sets the texts of the ticks
         added, missing = use_fallback_fonts(figure)

@@ -154,12 +154,14 @@ def of_checks(path: Path) -> Iterator[Text]:
 
 LABELS = "alt title titles label labels row_labels column_labels xlabel ylabel".split()
 LABELS += ["hlines", "vlines", "suptitle"]
-# What the figures of the package say without being a label by these rules.
+# What figures say without being a label by these rules.
 NAMES = ["image space", "latent space", "{count} numbers"]
 NAMES += ["compress", "generate", "both", "original", "reconstruction"]
 NAMES += ["encoder", "decoder", "gradient", "learns", "stays"]
+NAMES += ["linear", "cubic", "paths", "pasted"]
 DRAWN = ["faces", "plot/course_map", "plot/images", "plot/sliders"]
 DRAWN += ["plot/two_players", "plot/vae_diagram"]
+WRITTEN = (".text", ".annotate", "plot.explorer")  # calls whose strings are labels
 SILENT = ("print", "checks.", "data.load", "store.")
 
 
@@ -180,22 +182,28 @@ def of_figures() -> Iterator[Text]:
 
 
 def is_label(words: str, inside: tuple[ast.AST, ...], module: str = "") -> bool:
+    holder, calls = inside[-1], [called(node) for node in inside]
+    keywords = {node.arg for node in inside if isinstance(node, ast.keyword)}
+    named = not keywords.isdisjoint(LABELS)
     own = language.PLACE.sub("", words)
-    if not re.search(r"[^\W\d_]{3}", own):
+    # A word has three letters; where a label must be, two will do, as in "in z".
+    if not re.search(r"[^\W\d_]{3}" + "|[A-Za-z]{2} " * named, own):
         return False
-    if isinstance(inside[-1], ast.Expr | ast.Assert | ast.Subscript | ast.Compare):
+    if isinstance(holder, ast.Expr | ast.Assert | ast.Compare):
+        return False
+    if isinstance(holder, ast.Subscript) and isinstance(holder.ctx, ast.Load):
         return False
     if any(isinstance(n, ast.Assert | ast.Raise | ast.FormattedValue) for n in inside):
         return False
-    if any(called(node).startswith(SILENT) for node in inside):
+    if any(call.startswith(SILENT) for call in calls) or "textcoords" in keywords:
         return False
-    if any(isinstance(n, ast.keyword) and n.arg == "textcoords" for n in inside):
-        return False
-    named = any(isinstance(n, ast.keyword) and n.arg in LABELS for n in inside)
     if module == "plot/sliders":
-        return called(inside[-1]) == "translate"
-    in_dict = isinstance(inside[-1], ast.Dict) and not module
-    return named or in_dict or " " in own.strip() or called(inside[-1]) == "Knob"
+        return calls[-1] == "translate"
+    written = not keywords and any(call.endswith(WRITTEN) for call in calls)
+    if named or (written and words.isalpha()):
+        return True
+    in_dict = isinstance(holder, ast.Dict | ast.DictComp) and not module
+    return in_dict or " " in own.strip() or calls[-1] == "Knob"
 
 
 def of_tools() -> Iterator[Text]:
