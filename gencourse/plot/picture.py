@@ -143,7 +143,6 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
     return added, "".join(sorted(missing))
 
 
-<<<<<<< HEAD
 @cache
 def _add_new_fonts() -> None:
     """Fonts installed since matplotlib made the list of fonts that it keeps."""
@@ -153,7 +152,8 @@ def _add_new_fonts() -> None:
     for path in set(findSystemFonts()) - known:
         with suppress(Exception):  # a file that matplotlib cannot read
             fontManager.addfont(path)
-=======
+
+
 def translate_categories(figure) -> None:
     """Translate the names on axes that have names for numbers, as of `barh`."""
     from matplotlib.axis import Axis
@@ -163,7 +163,6 @@ def translate_categories(figure) -> None:
         own = axis.get_major_formatter()
         if isinstance(own, StrCategoryFormatter):
             axis.set_major_formatter(lambda at, _, own=own: translate(own(at)))
->>>>>>> yb
 
 
 @contextmanager
