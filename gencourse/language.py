@@ -46,8 +46,8 @@ class Translator:
         if (key := normal(text)) in self.exact:
             return self.exact[key]
         joined = JOINED.fullmatch(text)
-        # "face {i}" is not meant by "face width (19)", if "face width" is a message.
-        known = joined and normal(joined[1]) in self.exact
+        # "face {i}" is not meant by "face width (19)", nor "step {i}" by "step 7\n0.3".
+        known = joined and self(joined[1]) != joined[1]
         for found, message in () if known else self.patterns:
             if match := found.fullmatch(key):
                 places = PLACE.findall(message)
