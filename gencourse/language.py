@@ -45,12 +45,14 @@ class Translator:
             return text
         if (key := normal(text)) in self.exact:
             return self.exact[key]
-        for found, message in self.patterns:
+        joined = JOINED.fullmatch(text)
+        # "face {i}" is not meant by "face width (19)", nor "step {i}" by "step 7\n0.3".
+        known = joined and self(joined[1]) != joined[1]
+        for found, message in () if known else self.patterns:
             if match := found.fullmatch(key):
                 places = PLACE.findall(message)
                 values = dict(zip(places, map(self, match.groups()), strict=True))
                 return put(values, self.exact[message])
-        joined = JOINED.fullmatch(text)
         return "".join(map(self, joined.groups())) if joined else text
 
 

@@ -27,6 +27,7 @@ def test_a_message_is_found_with_any_values_in_it():
         {
             "Expected {n} {what}.": "需要 {n} 个{what}。",
             "the points": "点",
+            "the {n}": "第 {n} 个",
             "two\nlines": "两\n行",
             "Expected {n} points, got {m}.": "{m} 个点，需要 {n} 个。",
         }
@@ -35,9 +36,10 @@ def test_a_message_is_found_with_any_values_in_it():
     assert say("Expected 7 points, got 9.") == "9 个点，需要 7 个。"
     assert say("the points\n0.3") == "点\n0.3"
     assert say("two\nlines\n0.3") == "两\n行\n0.3"
+    assert say("the 7\n0.3") == "第 7 个\n0.3"
     assert say("the points,\nthe points") == "点,\n点"
     assert say("the points (12)") == "点 (12)"
-    assert say("the points (of a kind)") == "the points (of a kind)"
+    assert say("some points (of a kind)") == "some points (of a kind)"
     assert say("Expected nothing") == "Expected nothing"
     assert say(r"$\mu$: 0.3") == r"$\mu$: 0.3"
 
