@@ -72,7 +72,7 @@ def noise_behind(trial, answer):
 
 @exercise(
     "6.3",
-    "Spot the bug: too little noise",
+    "Spot the bug: a jump along the chain",
     (
         "Draw many eps and compare the variance of the result with 1 - alpha_bar.",
         "q(z_i | z) = N(sqrt(alpha_bar) z, (1 - alpha_bar) I): is the second number a "
