@@ -49,9 +49,10 @@ def nearest(images: Tensor, starts: int) -> tuple[Tensor, Tensor]:
     drawn = render(knobs[rows], images.shape[-1], images.shape[1] == 1)
     peak = (drawn - images[rows]).abs().flatten(1).amax(1)
     rows = rows[peak > 5 * error[rows].sqrt()]
-    around = 0.6 * sample_knobs(48, seed=0xFACE).to(images.device)
-    for part in rows.split(8) if len(rows) > 0 else ():  # bounds the memory
-        improve(part, (knobs[part, None] + around).clamp(-1, 1), rounds=3)
+    if len(rows) > 0:
+        around = 0.6 * sample_knobs(48, seed=0xFACE).to(images.device)
+        for part in rows.split(8):  # bounds the memory
+            improve(part, (knobs[part, None] + around).clamp(-1, 1), rounds=3)
     return knobs, error
 
 

@@ -145,7 +145,7 @@ def use_fallback_fonts(figure) -> tuple[list[str], str]:
 
 @cache
 def _add_new_fonts() -> None:
-    """Fonts installed since matplotlib made the list of fonts that it keeps."""
+    """Tell matplotlib of fonts that were installed after it made its list of them."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
     known = {font.fname for font in fontManager.ttflist}
