@@ -140,7 +140,7 @@ class GAN(nn.Module):
         )  # fmt: skip
         self.generator = Decoder(latent_dim, size, channels, width)
         self.discriminator = Encoder(
-            1, size, channels, width, spectral_norm, minibatch_std
+            1, size, channels, width, spectral_norm, minibatch_std, stem=True
         )
 
     def generate(self, z: Tensor) -> Tensor:

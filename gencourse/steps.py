@@ -157,6 +157,8 @@ class GANStep:
         loss: "non-saturating", "saturating" or "wasserstein" (the discriminator is then
             a critic).
         r1: gamma of (gamma / 2) ||grad D(real)||^2.
+        r1_every: Take that penalty only once in so many steps, then that many times as
+            strong: nearly the same pull for a fraction of the time.
         gp: The weight of the gradient penalty; None means 10 with "wasserstein", else
             0.
         n_critic: The generator moves once in n_critic steps.
@@ -168,7 +170,7 @@ class GANStep:
         rng: Draws z.
 
     Source: Goodfellow et al. 2014, algorithm 1; Gulrajani et al. 2017; Mescheder et al.
-    2018; Karras et al. 2018 (ema).
+    2018; Karras et al. 2018 (ema); Karras et al. 2020, appendix B (r1_every).
     Taught in: lesson 04
     """
 
@@ -177,6 +179,7 @@ class GANStep:
         model: GAN,
         loss: str = "non-saturating",
         r1: float = 0.0,
+        r1_every: int = 1,
         gp: float | None = None,
         n_critic: int = 1,
         lr: float = 2e-3,
@@ -189,6 +192,7 @@ class GANStep:
             gp = 10.0 if loss == "wasserstein" else 0.0
         for name, value, least, below in (
             ("r1", r1, 0, float("inf")),
+            ("r1_every", r1_every, 1, float("inf")),
             ("gp", gp, 0, float("inf")),
             ("n_critic", n_critic, 1, float("inf")),
             ("ema", ema, 0, 1),
@@ -196,7 +200,8 @@ class GANStep:
             if not least <= value < below:
                 raise ValueError(f"{name} must be in [{least}, {below}), got {value!r}")
         self.model, self.loss, self.rng = model, loss, rng
-        self.r1, self.gp, self.n_critic, self.ema = r1, gp, n_critic, ema
+        self.r1, self.r1_every, self.gp = r1, r1_every, gp
+        self.n_critic, self.ema = n_critic, ema
         self.average = model.generator
         if ema:
             self.average = copy.deepcopy(model.generator).requires_grad_(False)
@@ -228,9 +233,9 @@ class GANStep:
         d_losses = losses.critic_loss if wasserstein else losses.discriminator_loss
         d_loss = d_losses(real_logits, fake_logits).mean()
         penalty = torch.zeros_like(d_loss)
-        if self.r1:
+        if self.r1 and self.steps_done % self.r1_every == 0:
             r1 = losses.r1_penalty(discriminate, real)
-            penalty = penalty + self.r1 / 2 * r1.mean()
+            penalty = penalty + self.r1_every * self.r1 / 2 * r1.mean()
         if self.gp:
             gp = losses.gradient_penalty(discriminate, real, fake, self.rng)
             penalty = penalty + self.gp * gp.mean()

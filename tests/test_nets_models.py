@@ -77,7 +77,7 @@ def test_the_four_models_are_made_of_the_same_two_networks():
     shapes = [{n: p.shape for n, p in d.named_parameters()} for d in decoders]
     assert shapes[0] == shapes[1] == shapes[2]
     judge = {n: p.shape for n, p in GAN(6).discriminator.named_parameters()}
-    assert judge == {n: p.shape for n, p in Encoder(1).named_parameters()}
+    assert judge == {n: p.shape for n, p in Encoder(1, stem=True).named_parameters()}
 
 
 @pytest.mark.parametrize("model_class", MODELS)
@@ -205,10 +205,19 @@ def test_gan_passes_its_remedies_to_the_discriminator():
     assert not any("parametrizations" in k for k in model.generator.state_dict())
 
 
+def test_a_stem_reads_the_image_at_its_full_size():
+    plain, stem = (Encoder(1, size=16, width=4, stem=s) for s in (False, True))
+    assert len(stem.layers) == len(plain.layers) + 2
+    first = stem.layers[0]
+    assert first.weight.shape == (2, 3, 3, 3) and first.stride == (1, 1)
+    assert stem(torch.rand(5, 3, 16, 16)).shape == (5, 1)
+    assert GAN(4, size=16, width=1).discriminator.layers[0].stride == (1, 1)
+
+
 def test_a_new_decoder_starts_at_the_brightness_of_the_images():
     decoder = Decoder(4, size=16)
     x = torch.tensor([0.1, 0.5, 0.8]).view(1, 3, 1, 1).expand(5, 3, 16, 16)
-    decoder.layers[-2].weight.data.zero_()
+    decoder.layers[-1].weight.data.zero_()
     decoder.start_at(x)
     torch.testing.assert_close(torch.sigmoid(decoder(torch.randn(5, 4))), x)
     for wrong in (x[:, :1], x[0], x[:, :, :8, :8]):

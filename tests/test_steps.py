@@ -210,6 +210,20 @@ def test_penalties_enter_with_their_weights():
         torch.testing.assert_close(c - a, 2 * (b - a))
 
 
+def test_a_lazy_r1_is_as_strong_on_average():
+    torch.manual_seed(0)
+    model = GAN(3, **SMALL).double()
+    x, fake = images().double(), torch.rand_like(images()).double()
+    step = GANStep(model, r1=3.0, r1_every=4)
+    penalties = []
+    for step.steps_done in range(8):
+        values = step.measure_discriminator(x, fake)
+        penalties.append((values["loss"] - values["d_loss"]).item())
+    every = GANStep(model, r1=3.0).measure_discriminator(x, fake)
+    strong = 4 * (every["loss"] - every["d_loss"]).item()
+    assert penalties == pytest.approx([strong, 0, 0, 0] * 2)
+
+
 def test_gradient_penalty_comes_with_wasserstein_unless_told_otherwise():
     model = GAN(3, **SMALL)
     assert GANStep(model, loss="wasserstein").gp == 10
@@ -235,7 +249,8 @@ def test_gan_step_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="loss must be one of .*got 'hinge'"):
         GANStep(model, loss="hinge")
     for name, wrong in (
-        ("r1", -1.0), ("r1", NAN), ("gp", -2), ("n_critic", 0), ("ema", 1.0)
+        ("r1", -1.0), ("r1", NAN), ("gp", -2), ("n_critic", 0),
+        ("r1_every", 0), ("ema", 1.0),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"{name} must be .*got {wrong}"):
             GANStep(model, **{name: wrong})

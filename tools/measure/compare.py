@@ -2,19 +2,22 @@
 
 python -m tools.measure.compare families --seconds 360 --seeds 0 1 2    lesson 05
 python -m tools.measure.compare variances --seconds 150 --seeds 0       lesson 03
-python -m tools.measure.compare remedies --seconds 45 --seeds 0 1 2 3 4  lesson 04
+python -m tools.measure.compare remedies --seconds 60 --seeds 0 1 2 3 4  lesson 04
 python -m tools.measure.compare flows --seconds 360 --seeds 0           lesson 06
+python -m tools.measure.compare large --seconds 1800 --seeds 0          README
 python -m tools.measure.compare merge                                    comparison.json
 
 Each model gets the same seconds of one core (CPU time of one thread, so that other work
-on the machine takes nothing from it). Its row is written to build/compare at once: an
-interrupted run continues where it stopped, and runs with different seeds may go side by
-side. The flows learn from the stored models, so train those first. `merge` turns all
-rows into gencourse/pretrained/comparison.json (tables without new rows stay), and what
-each variance draws into gencourse/pretrained/vae_dial.safetensors.
+on the machine takes little from it), and its learning rate falls to zero over the
+second half of them. Its row is written to build/compare at once: an interrupted run
+continues where it stopped, and runs with different seeds may go side by side. The flows
+learn from the stored models, so train those first. `merge` turns all rows into
+gencourse/pretrained/comparison.json (tables without new rows stay), and what each
+variance draws into gencourse/pretrained/vae_dial.safetensors.
 """
 
 import datetime
+import itertools
 import json
 import math
 import time
@@ -30,46 +33,55 @@ from tools.publish.notebooks import ROOT
 
 ROWS = ROOT / "build" / "compare"
 SIZE, LATENT_DIM, N_TRAIN, N_JUDGED, S2 = 32, 10, 20_000, 300, 0.4
-AE_BATCH, GAN_BATCH = 16, 32
+BATCH = 16
+# R1 is weak, and lazy: once in eight steps.
+GAN_MODEL = {"minibatch_std": True}
+GAN_STEP = {"ema": 0.999, "r1": 0.05, "r1_every": 8}
 VARIANCES, PRECISE = (0.005, 0.02, 0.1, 0.4, 1.5, 6.0), 0.02
 N_CLOUDS = (250, 1000, 4000, 16_000)
-FLOW_STEPS, FLOW_BATCH, WORD_STEPS, LONG = 4000, 256, 64_000, 1500  # seconds
+LARGE = {
+    "gan_long": (SIZE, LATENT_DIM, models.GAN, GAN_MODEL, steps.GANStep, GAN_STEP),
+    # Four times as many pixels: the image as a whole weighs as much against the KL.
+    "vae_64": (64, 16, models.VAE, {"s2": 4 * S2}, steps.VAEStep, {}),
+    "gan_64": (64, 16, models.GAN, GAN_MODEL, steps.GANStep, GAN_STEP),
+}
+FLOW_STEPS, FLOW_BATCH, FLOW_RATE, WORD_STEPS = 4000, 256, 2e-3, 64_000
+LONG = 1500  # seconds
 FLOWS = ("flow", "flow_words", "flow_precise", "flow_pixels", "flow_pixels_long")
+# Options of the model and of the step, and the steps of G for each step of D.
 REMEDIES = {
-    "none": ({}, {}),
-    "minibatch std": ({"minibatch_std": True}, {}),
-    "spectral norm": ({"spectral_norm": True}, {}),
-    "R1": ({}, {"r1": 0.2}),
+    "1 : 1": ({}, {}, 1),
+    "3 : 1": ({}, {}, 3),
+    "3 : 1, minibatch std": ({"minibatch_std": True}, {}, 3),
+    "3 : 1, spectral norm": ({"spectral_norm": True}, {}, 3),
+    "3 : 1, R1": ({}, {"r1": 0.2}, 3),
 }
 
 
-def train_for(step, images, batch_size, seconds, seed, late=None) -> int:
+def train_for(step, batches, seconds) -> int:
     """Train for seconds of CPU time and return the number of images seen.
 
     Args:
-        late: Called with the step once, after four fifths of the time.
+        step: One of gencourse.steps. Its learning rates fall to zero over the second
+            half of the time.
+        batches: () -> an iterable of batches, asked again when it ends.
     """
+    optimizers = [
+        o for o in vars(step).values() if isinstance(o, torch.optim.Optimizer)
+    ]
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    rates = [group["lr"] for group in groups]
     spent, seen = 0.0, 0
-    batches = images.batches(batch_size, seed=seed, drop_last=True)
     while True:
-        for x in batches:
+        for x in batches():
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate * min(1.0, 2 * (1 - spent / seconds))
             started = time.thread_time()
             step(x)
             spent += time.thread_time() - started
             seen += len(x)
-            if late and spent > 0.8 * seconds:
-                late(step)
-                late = None
-            if spent > seconds:
+            if spent >= seconds:
                 return seen
-
-
-def small_steps(step) -> None:
-    """Divide the learning rate of every optimizer of the step by eight."""
-    for optimizer in vars(step).values():
-        if isinstance(optimizer, torch.optim.Optimizer):
-            for group in optimizer.param_groups:
-                group["lr"] /= 8
 
 
 def fit_flow(codes, n_steps, seed, words=None) -> tuple[models.Flow, float]:
@@ -83,10 +95,10 @@ def fit_flow(codes, n_steps, seed, words=None) -> tuple[models.Flow, float]:
     conditions = 0 if words is None else words.shape[1]
     model = models.Flow(codes.shape[1], conditions=conditions)
     model.start_at(codes)
-    step, started = steps.FlowStep(model), time.thread_time()
+    step, started = steps.FlowStep(model, lr=FLOW_RATE), time.thread_time()
     for n in range(n_steps):
-        if n == round(0.75 * n_steps):
-            small_steps(step)
+        falling = min(1.0, 2 * (1 - n / n_steps))
+        step.optimizer.param_groups[0]["lr"] = FLOW_RATE * falling
         rows = torch.randint(len(codes), (FLOW_BATCH,))
         batch = codes[rows]
         if conditions:
@@ -104,12 +116,19 @@ def measure(samples, real, x_hat=None) -> dict:
     sharp = metrics.sharpness(x).mean()
     fresh = metrics.nearest_distance(x, real.train[:]).median()
     near = metrics.nearest_distance(samples, real.train[:]).median()
+    drawn = faces.render(judged.knobs, samples.shape[-1])
+    detail, noise = metrics.detail(samples, drawn)
+    spread, _ = metrics.knob_spread(knobs, judged.knobs)
     row = {
         "fidelity": judged.distance.median().item(),
         "fidelity 90%": judged.distance.quantile(0.9).item(),
         "coverage": metrics.coverage(knobs, judged.knobs),
         "frechet": metrics.frechet_distance(knobs, judged.knobs),
         "sharpness": (metrics.sharpness(samples).mean() / sharp).item(),
+        "detail": detail.mean().item(),
+        "noise": noise.mean().item(),
+        "spread": [round(value, 3) for value in spread.tolist()],
+        "told apart": metrics.two_sample_accuracy(x, samples)[0],
         "nearest": (near / fresh).item(),
     }
     if x_hat is not None:
@@ -143,15 +162,14 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
         row = {"name": "PCA", "seed": seed, "seconds": spent, "images": N_TRAIN}
         row |= {"parameters": weights, "parameters to draw": weights}
         return [row | measure(drawn, real, x_hat)]
-    model_class, options, step_class, batch = {
-        "AE": (models.Autoencoder, {}, steps.AutoencoderStep, AE_BATCH),
-        "VAE": (models.VAE, {"s2": S2}, steps.VAEStep, AE_BATCH),
-        "GAN": (models.GAN, {"minibatch_std": True}, steps.GANStep, GAN_BATCH),
+    model_class, options, step_class, settings = {
+        "AE": (models.Autoencoder, {}, steps.AutoencoderStep, {"betas": (0.9, 0.99)}),
+        "VAE": (models.VAE, {"s2": S2}, steps.VAEStep, {}),
+        "GAN": (models.GAN, GAN_MODEL, steps.GANStep, GAN_STEP),
     }[name]
     model = model_class(LATENT_DIM, SIZE, **options)
-    settings = {"ema": 0.998} if name == "GAN" else {"betas": (0.9, 0.99)}
     step = step_class(model, **settings)
-    seen = train_for(step, real.train, batch, seconds, seed, small_steps)
+    seen = train_for(step, batches_of(real.train, seed), seconds)
     drawing = model.generator if name == "GAN" else model.decoder
     common |= {
         "images": seen,
@@ -191,6 +209,34 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
     ]  # fmt: skip
 
 
+def batches_of(images, seed):
+    """Return a function that gives the images in batches, in a new order each time."""
+    batches = images.batches(BATCH, seed=seed, drop_last=True)
+    return lambda: batches
+
+
+def large(name: str, seconds: float, seed: int) -> list[dict]:
+    """Train on new faces in each batch, for longer or at another size; store it."""
+    size, latent_dim, model_class, options, step_class, settings = LARGE[name]
+    real = data.load("faces", size, train_size=N_TRAIN, test_size=1000, seed=seed)
+    train.seed_everything(seed)
+    model = model_class(latent_dim, size, **options)
+    step = step_class(model, **settings)
+    new = itertools.count(1000 * (seed + 1))
+
+    def batches():
+        return faces.render(faces.sample_knobs(1024, next(new)), size).split(BATCH)
+
+    seen = train_for(step, batches, seconds)
+    if hasattr(step, "use_average"):
+        step.use_average()
+    if seed == 0:
+        store.save(model, store.PRETRAINED / f"{name}.safetensors")
+    drawn = model.sample(N_JUDGED, torch.Generator().manual_seed(seed))
+    row = {"name": name, "seed": seed, "seconds": seconds, "images": seen}
+    return [row | measure(drawn, real)]
+
+
 def words_of(knobs) -> torch.Tensor:
     """Two words for each knob, low below -1/3 and high above 1/3: (N, 8) -> (N, 16)."""
     return torch.cat([knobs < -1 / 3, knobs > 1 / 3], dim=1).float()
@@ -206,7 +252,7 @@ def flow(name: str, seconds: float, seed: int) -> list[dict]:
         seconds = LONG if name == "flow_pixels_long" else seconds
         model = models.PixelFlow(size=SIZE)
         step = steps.FlowStep(model, least_t=0.1)
-        seen = train_for(step, real.train, GAN_BATCH, seconds, seed, small_steps)
+        seen = train_for(step, batches_of(real.train, seed), seconds)
         step.use_average()
         drawn = model.sample(N_JUDGED, rng, steps=20, heun=False)
     else:
@@ -230,18 +276,48 @@ def flow(name: str, seconds: float, seed: int) -> list[dict]:
     return [row | measure(drawn, real)]
 
 
+class GeneratorAhead(steps.GANStep):
+    """A GANStep in which G moves several times for each step of D."""
+
+    def __init__(self, model, times: int, **options) -> None:
+        super().__init__(model, **options)
+        self.times = times
+
+    def __call__(self, x):
+        values = super().__call__(x)
+        for _ in range(self.times - 1):
+            fake = self.model.generate(self.model.prior(len(x)))
+            steps.descend(self.g_optimizer, self.measure_generator(fake)["loss"])
+            self.update_average()
+        return values
+
+
 def remedy(name: str, seconds: float, seed: int) -> list[dict]:
-    """Train and measure a GAN with one remedy, without small steps at the end."""
-    real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
+    """Train a GAN on sixteen characters and count how often it draws each of them."""
+    real = data.load("characters", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
     train.seed_everything(seed)
-    in_model, in_step = REMEDIES[name]
+    in_model, in_step, times = REMEDIES[name]
     model = models.GAN(LATENT_DIM, SIZE, **in_model)
-    step = steps.GANStep(model, ema=0.99, **in_step)
-    seen = train_for(step, real.train, GAN_BATCH, seconds, seed)
+    step = GeneratorAhead(model, times, ema=0.99, **in_step)
+    seen = train_for(step, batches_of(real.train, seed), seconds)
     step.use_average()
     drawn = model.sample(N_JUDGED, torch.Generator().manual_seed(seed))
-    row = {"name": name, "seed": seed, "seconds": seconds, "images": seen}
-    return [row | measure(drawn, real)]
+    judged = faces.project(drawn)
+    away = torch.cdist(judged.knobs, faces.characters())
+    counts = away.argmin(1).bincount(minlength=16)
+    if seed == 0:
+        store.write_whole(
+            ROWS / f"drawn {name}.safetensors",
+            safetensors.torch.save({"drawn": (255 * drawn[:32]).round().byte()}),
+        )
+    return [
+        {
+            "name": name, "seed": seed, "seconds": seconds, "images": seen,
+            "counts": counts.tolist(), "fidelity": judged.distance.median().item(),
+            # Half of the way between two characters.
+            "off": (away.amin(1) > 1.2).float().mean().item(),
+        }
+    ]  # fmt: skip
 
 
 def variance(s2: float, seconds: float, seed: int) -> list[dict]:
@@ -250,7 +326,7 @@ def variance(s2: float, seconds: float, seed: int) -> list[dict]:
     train.seed_everything(seed)
     model = models.VAE(LATENT_DIM, SIZE, s2=s2)
     step = steps.VAEStep(model)
-    seen = train_for(step, real.train, AE_BATCH, seconds, seed, small_steps)
+    seen = train_for(step, batches_of(real.train, seed), seconds)
     if seed == 0 and s2 == PRECISE:
         store.save(model, store.PRETRAINED / "vae_precise.safetensors")
     knobs = real.test.knobs
@@ -307,6 +383,7 @@ TABLES = {
     "variances": (VARIANCES, variance),
     "remedies": (REMEDIES, remedy),
     "flows": (FLOWS, flow),
+    "large": (LARGE, large),
 }
 
 
