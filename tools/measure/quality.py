@@ -6,9 +6,10 @@ A VAE trains until it reaches given ELBOs on handwriting, and an autoencoder unt
 reaches given errors on faces, both on images that were not trained on. The course's way
 (`train.fit` and the steps with their defaults; once with the batch of 16 and the single
 thread of the lessons) runs in turns with the common way of tools/measure/speed.py: the
-same network, with Adam's usual rate and with ours, and the 784-400-20 network of many
-tutorials. The clock stops while the quality is measured. If pythae is installed (pip
-install pythae), its models and its trainer compete too.
+same network, with Adam's usual rate and with ours, the 784-400-20 network of PyTorch's
+examples, and the autoencoder of the UvA's tutorial 9. The clock stops while the quality
+is measured. If pythae is installed (pip install pythae), its models and its trainer
+compete too.
 
 The handwriting is MNIST if it is in the data folder, and scikit-learn's digits if not.
 It is made black and white, so that the Bernoulli likelihood is a likelihood and its
@@ -198,8 +199,8 @@ def autoencoder_contest(images: data.Images, test: Tensor) -> dict[str, Callable
         model = Autoencoder(latent_dim=16).to(timing.DEVICE)
         ours(AutoencoderStep(model), images, race, lambda: error(test, model), batch)
 
-    def usual(race: Race, lr: float = 1e-3) -> None:
-        model = Autoencoder(latent_dim=16)
+    def usual(race: Race, lr: float = 1e-3, make: Callable = Autoencoder) -> None:
+        model = make(latent_dim=16)
         model.to(timing.DEVICE, memory_format=torch.contiguous_format)
         step = speed.common_autoencoder(model, lr)
         common(step, images, race, lambda: error(test, model))
@@ -220,6 +221,7 @@ def autoencoder_contest(images: data.Images, test: Tensor) -> dict[str, Callable
         "the course, batch 16": partial(course, batch=16),
         "common way": usual,
         "common way, our rate": partial(usual, lr=4e-3),
+        "UvA's tutorial 9": partial(usual, make=speed.UvAAutoencoder),
         "pythae": peer,
     }
 

@@ -53,6 +53,37 @@ class MlpVAE(nn.Module):
         return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
 
 
+class UvAAutoencoder(nn.Module):
+    """The autoencoder of a widely read tutorial, with 32 channels as it has for faces.
+
+    Strided 3x3 convolutions and GELU down to 4x4, transposed ones up again, and one
+    more convolution at 16x16 and 8x8. Its images run from -1 to 1.
+
+    Source: Lippe, UvA Deep Learning Tutorials, number 9.
+    """
+
+    def __init__(self, latent_dim: int, width: int = 32) -> None:
+        super().__init__()
+        down = [3, width, width, 2 * width, 2 * width, 2 * width]
+        layers: list[nn.Module] = []
+        for i, (c_in, c_out) in enumerate(zip(down, down[1:], strict=False)):
+            layers += [nn.Conv2d(c_in, c_out, 3, stride=2 - i % 2, padding=1)]
+            layers += [nn.GELU()]
+        layers += [nn.Flatten(), nn.Linear(2 * width * 16, latent_dim)]
+        self.encoder = nn.Sequential(*layers)
+        layers = [nn.Linear(latent_dim, 2 * width * 16), nn.GELU()]
+        layers += [nn.Unflatten(1, (2 * width, 4, 4))]
+        up = down[::-1]
+        for i, (c_in, c_out) in enumerate(zip(up, up[1:], strict=False)):
+            options = {"padding": 1} | ({} if i % 2 else {"output_padding": 1})
+            layer = nn.Conv2d if i % 2 else nn.ConvTranspose2d
+            layers += [layer(c_in, c_out, 3, stride=2 - i % 2, **options), nn.GELU()]
+        self.decoder = nn.Sequential(*layers[:-1], nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.decoder(self.encoder(2 * x - 1)) + 1) / 2
+
+
 # --- the common way -------------------------------------------------------------------
 _operators: list[torch.library.Library] = []  # a library's operators die with it
 
@@ -97,9 +128,7 @@ def data_loader(images: Tensor, batch: int, classic: bool = False) -> Iterable:
     return torch.utils.data.DataLoader(Pictures(), batch, shuffle=True)
 
 
-def common_autoencoder(
-    model: Autoencoder, lr: float = 1e-3
-) -> Callable[[Tensor], None]:
+def common_autoencoder(model: nn.Module, lr: float = 1e-3) -> Callable[[Tensor], None]:
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
 
     def step(x: Tensor) -> None:
