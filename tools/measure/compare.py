@@ -11,9 +11,9 @@ Each model gets the same seconds of one core (CPU time of one thread, so that ot
 on the machine takes little from it), and its learning rate falls to zero over the
 second half of them. Its row is written to build/compare at once: an interrupted run
 continues where it stopped, and runs with different seeds may go side by side. The flows
-learn from the stored models, so train those first. `merge` turns all rows into
-gencourse/pretrained/comparison.json (tables without new rows stay), and what each
-variance draws into gencourse/pretrained/vae_dial.safetensors.
+learn from the stored models, so train those first. `merge` turns all
+rows into gencourse/pretrained/comparison.json (tables without new rows stay), and what
+each variance and each remedy draws into vae_dial and collapse.safetensors beside it.
 """
 
 import datetime
@@ -308,7 +308,9 @@ def remedy(name: str, seconds: float, seed: int) -> list[dict]:
     if seed == 0:
         store.write_whole(
             ROWS / f"drawn {name}.safetensors",
-            safetensors.torch.save({"drawn": (255 * drawn[:32]).round().byte()}),
+            safetensors.torch.save(
+                {name: (255 * drawn[:16]).round().byte().contiguous()}
+            ),
         )
     return [
         {
@@ -401,6 +403,11 @@ def merge() -> None:
         stacked["s2"] = torch.tensor(VARIANCES)
         path = store.PRETRAINED / "vae_dial.safetensors"
         store.write_whole(path, safetensors.torch.save(stacked))
+    drawn = [ROWS / f"drawn {name}.safetensors" for name in REMEDIES]
+    if all(path.exists() for path in drawn):
+        images = {k: v for path in drawn for k, v in store.read(path)[0].items()}
+        path = store.PRETRAINED / "collapse.safetensors"
+        store.write_whole(path, safetensors.torch.save(images))
     tables = {name: [] for name in TABLES}
     for path in sorted(ROWS.glob("*.json")):
         tables[path.name.split(" ")[0]] += json.loads(path.read_text())
