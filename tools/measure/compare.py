@@ -46,7 +46,7 @@ LARGE = {
     "gan_64": (64, 16, models.GAN, GAN_MODEL, steps.GANStep, GAN_STEP),
 }
 FLOW_STEPS, FLOW_BATCH, FLOW_RATE, WORD_STEPS = 4000, 256, 2e-3, 64_000
-LONG = 1500  # seconds
+LONG = 900  # seconds
 FLOWS = ("flow", "flow_words", "flow_precise", "flow_pixels", "flow_pixels_long")
 # Options of the model and of the step, and the steps of G for each step of D.
 REMEDIES = {

@@ -74,8 +74,10 @@ def larger() -> plot.Picture:
     for name, images in rows.items():
         judged = faces.project(images)
         near = judged.distance.median()
+        pairs = metrics.detail(images, faces.render(judged.knobs, 64))
+        detail, noise = (values.mean() for values in pairs)
         cover = metrics.coverage(real.knobs[:N_JUDGED], judged.knobs)
-        print(f"{name}: distance to the manifold {near:.3f}, coverage {cover:.2f}")
+        print(f"| {name} | {near:.3f} | {detail:.2f} | {noise:.2f} | {cover:.2f} |")
     shown = torch.stack([images[:6] for images in rows.values()])
     return plot.grid(
         shown, row_labels=list(rows), alt="Real and drawn faces, 64 pixels"
