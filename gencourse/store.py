@@ -71,8 +71,7 @@ def load(model_class: type[nn.Module], path: str | Path) -> nn.Module:
 def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
     """A model of this class that comes with the course, trained on faces for minutes.
 
-    tools/measure/compare.py trained those of 32x32 and the flows, `gencourse train`
-    those of 64x64 (docs/scaling.md).
+    tools/measure/compare.py trained them.
 
     Args:
         model_class: Autoencoder, VAE, GAN or Flow (32x32 RGB faces, 10 latent
@@ -81,8 +80,7 @@ def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
             VAE with a small decoder variance; "vae_64" and "gan_64" draw 64x64 faces
             from 16 dimensions. "flow" carries noise to the codes of "autoencoder",
             "flow_words" does so with words, "flow_precise" to those of "vae_precise",
-            and the PixelFlow "flow_pixels" to whole images; "flow_pixels_long" was
-            trained for 25 minutes instead of six.
+            and the PixelFlow "flow_pixels" to whole images.
     """
     name = name or model_class.__name__.lower()
     return load(model_class, PRETRAINED / f"{name}.safetensors")

@@ -45,8 +45,7 @@ LARGE = {
     "gan_64": (64, 16, models.GAN, GAN_MODEL, steps.GANStep, GAN_STEP),
 }
 FLOW_STEPS, FLOW_BATCH, FLOW_RATE, WORD_STEPS = 4000, 256, 2e-3, 64_000
-LONG = 900  # seconds
-FLOWS = ("flow", "flow_words", "flow_precise", "flow_pixels", "flow_pixels_long")
+FLOWS = ("flow", "flow_words", "flow_precise", "flow_pixels")
 # Options of the model and of the step, and the steps of G for each step of D.
 REMEDIES = {
     "1 : 1": ({}, {}, 1),
@@ -247,8 +246,7 @@ def flow(name: str, seconds: float, seed: int) -> list[dict]:
     train.seed_everything(seed)
     rng = torch.Generator().manual_seed(seed)
     decoder, seen = None, None
-    if name.startswith("flow_pixels"):
-        seconds = LONG if name == "flow_pixels_long" else seconds
+    if name == "flow_pixels":
         model = models.PixelFlow(size=SIZE)
         step = steps.FlowStep(model, least_t=0.1)
         seen = train_for(step, batches_of(real.train, seed), seconds)
