@@ -19,7 +19,7 @@ from gencourse.faces import KNOBS, OPENING, SMALLEST, SMILE, render, sample_knob
 STORED, SIZE = "knob_reader.safetensors", 32  # the network, and what it reads
 # Mean squared errors: at most that of a face found, at least that of a face missed,
 # what needs other starts, what is no face.
-FOUND, MISSED, FAR, NO_FACE = 1e-9, 0.001**2, 0.01**2, 0.02**2
+FOUND, MISSED, FAR, NO_FACE = 1e-9, 0.001**2, 0.01**2, 0.03**2
 
 
 def nearest(images: Tensor, starts: int) -> tuple[Tensor, Tensor]:
