@@ -2,9 +2,9 @@
 
 python -m tools.measure.compare families --seconds 360 --seeds 0 1 2    lesson 05
 python -m tools.measure.compare variances --seconds 150 --seeds 0       lesson 03
-python -m tools.measure.compare remedies --seconds 60 --seeds 0 1 2 3 4  lesson 04
+python -m tools.measure.compare remedies --seconds 60 --seeds 0 1 2 3    lesson 04
 python -m tools.measure.compare flows --seconds 360 --seeds 0           lesson 06
-python -m tools.measure.compare large --seconds 600 --seeds 0           README
+python -m tools.measure.compare large --seconds 300 --seeds 0           README
 python -m tools.measure.compare merge                                    comparison.json
 
 Each model gets the same seconds of one core (CPU time of one thread, so that other work
