@@ -41,7 +41,7 @@ VARIANCES, PRECISE = (0.005, 0.02, 0.1, 0.4, 1.5, 6.0), 0.02
 N_CLOUDS = (250, 1000, 4000, 16_000)
 LARGE = {
     # Four times as many pixels: the image as a whole weighs as much against the KL.
-    "vae_64": (64, 16, models.VAE, {"s2": 4 * S2}, steps.VAEStep, {}),
+    "vae_64": (64, 16, models.VAE, {"s2": 4 * S2}, steps.VAEStep, {"lr": 1e-3}),
     "gan_64": (64, 16, models.GAN, GAN_MODEL, steps.GANStep, GAN_STEP),
 }
 FLOW_STEPS, FLOW_BATCH, FLOW_RATE, WORD_STEPS = 4000, 256, 2e-3, 64_000
