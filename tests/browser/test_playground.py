@@ -86,7 +86,7 @@ def test_decoder_agrees_with_torch(visit, vae):
     # All of the difference is the rounding of the weights: torch has it, too.
     rounded = copy.deepcopy(vae).half().float()
     with torch.no_grad():
-        assert (images - vae.decode(z)).abs().max() < CLOSE
+        assert (images - vae.decode(z)).abs().max() < 2 * CLOSE
         assert torch.allclose(images, rounded.decode(z), atol=1e-5)
 
 
