@@ -1,12 +1,14 @@
 """The networks of the course: `Encoder` reads an image, `Decoder` draws one.
 
 Autoencoder = Encoder + Decoder. VAE = Encoder with twice the outputs + Decoder. GAN =
-Decoder as generator + Encoder with one output as discriminator. The third network,
-`Denoiser`, works on vectors alone: it says which way leads from noise to a code.
+Decoder as generator + Encoder with one output and a stem as discriminator. The third
+network, `Denoiser`, works on vectors alone: it says which way leads from noise to a
+code.
 
 Encoder and decoder climb down or up a ladder of grids, a factor of two at a time, until
 the grid is 4 wide or its side is odd: 32 -> 16 -> 8 -> 4, or 28 -> 14 -> 7. The first
 three rungs have width, 2 width and 4 width channels; further rungs stay at 4 width.
+At the image's own size, decoder and stem have half the width.
 """
 
 import torch

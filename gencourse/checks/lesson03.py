@@ -295,8 +295,9 @@ def what_a_nat_buys(trial, answer):
         f"more buys, from {price.max():.1f} down to {price.min():.2f}. At the optimum "
         "a nat buys exactly 2 s^2, because there the loss error / (2 s^2) + KL stays "
         "as it is. So each price should lie between the 2 s^2 of its two runs: "
-        f"{inside} of {len(price)} do. A pair that does not has not been trained to "
-        "its end."
+        f"{inside} of {len(price)} do. The price holds for the error averaged over the "
+        "draws of z; the stored error is that at z = mu, and lesson 03b, section 15, "
+        "adds the difference."
     )
 
 

@@ -255,7 +255,7 @@ def _refuse_published(trial, answer):
     "5.5",
     "Plot and say: near, and everywhere",
     (
-        "Eighteen rows, eighteen dots: collect the two numbers of each row in two "
+        "Twenty-one rows, twenty-one dots: collect the two numbers of each row in two "
         "lists, in the same order.",
         "A dot for each row: axes.scatter(distances, coverages). A color for each "
         "row['name'] helps, but is not needed.",

@@ -201,17 +201,18 @@ def test_a_slider_draws_another_picture(pages):
         panels = page.locator(".jp-OutputArea-output:has(.widget-slider)")
         assert panels.count() == nb.count("plot.explorer(")
         for panel in panels.all():
-            picture = panel.locator("img").first
-            before = picture.get_attribute("src")
+            before = panel.locator("img").first.get_attribute("src")
             handle = panel.locator(".noUi-handle").first
             handle.scroll_into_view_if_needed()
             handle.focus()
             for _ in range(12):
                 handle.press("ArrowRight")
             page.wait_for_function(
-                "([image, before]) => image.src !== before",
-                arg=[picture.element_handle(), before],
+                """([panel, before]) => panel.querySelector("pre")
+                || panel.querySelector("img").src !== before""",
+                arg=[panel.element_handle(), before],
             )
+            assert panel.locator("pre").all_text_contents() == [], lesson
             moved += 1
     assert moved
 

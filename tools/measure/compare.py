@@ -1,19 +1,20 @@
 """Train all families on faces for the same time, measure them, and store the results.
 
 python -m tools.measure.compare families --seconds 360 --seeds 0 1 2    lesson 05
-python -m tools.measure.compare variances --seconds 150 --seeds 0       lesson 03
-python -m tools.measure.compare remedies --seconds 60 --seeds 0 1 2 3    lesson 04
+python -m tools.measure.compare variances --seconds 150 --seeds 0 1 2   lesson 03
+python -m tools.measure.compare optimal --seconds 150 --seeds 0 1 2     lesson 03
+python -m tools.measure.compare remedies --seconds 60 --seeds 0 1 2 3 4  lesson 04
 python -m tools.measure.compare flows --seconds 360 --seeds 0           lesson 06
-python -m tools.measure.compare large --seconds 300 --seeds 0           README
+python -m tools.measure.compare large --seconds 1200 --seeds 0          README
 python -m tools.measure.compare merge                                    comparison.json
 
 Each model gets the same seconds of one core (CPU time of one thread, so that other work
 on the machine takes little from it), and its learning rate falls to zero over the
 second half of them. Its row is written to build/compare at once: an interrupted run
 continues where it stopped, and runs with different seeds may go side by side. The flows
-learn from the stored models, so train those first. `merge` turns all
-rows into gencourse/pretrained/comparison.json (tables without new rows stay), and what
-each variance and each remedy draws into vae_dial and collapse.safetensors beside it.
+learn from the stored models, so train those first. `merge` turns all rows into
+gencourse/pretrained/comparison.json (tables without new rows stay), and what each
+variance and each remedy draws into vae_dial and collapse.safetensors beside it.
 """
 
 import datetime
@@ -21,11 +22,13 @@ import itertools
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
 
 import safetensors.torch
 import torch
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
+from torch.optim import Optimizer
 
 from gencourse import data, faces, losses, metrics, models, steps, store, train
 from tools import command
@@ -44,7 +47,7 @@ LARGE = {
     "vae_64": (64, 16, models.VAE, {"s2": 4 * S2}, steps.VAEStep, {"lr": 1e-3}),
     "gan_64": (64, 16, models.GAN, GAN_MODEL, steps.GANStep, GAN_STEP),
 }
-FLOW_STEPS, FLOW_BATCH, FLOW_RATE, WORD_STEPS = 4000, 256, 2e-3, 64_000
+FLOW_STEPS, FLOW_BATCH, WORD_STEPS = 4000, 256, 64_000
 FLOWS = ("flow", "flow_words", "flow_precise", "flow_pixels")
 # Options of the model and of the step, and the steps of G for each step of D.
 REMEDIES = {
@@ -56,30 +59,40 @@ REMEDIES = {
 }
 
 
-def train_for(step, batches, seconds) -> int:
-    """Train for seconds of CPU time and return the number of images seen.
+def forever(batches) -> Iterator[torch.Tensor]:
+    """Give the batches again and again, each time in a new order."""
+    while True:
+        yield from batches
 
-    Args:
-        step: One of gencourse.steps. Its learning rates fall to zero over the second
-            half of the time.
-        batches: () -> an iterable of batches, asked again when it ends.
+
+def slow_down(step) -> Callable[[float], None]:
+    """Return a function of the share of a training that is over, which sets the rates.
+
+    The learning rates of the step stay for the first half and fall to zero over the
+    second.
     """
-    optimizers = [
-        o for o in vars(step).values() if isinstance(o, torch.optim.Optimizer)
-    ]
+    optimizers = [o for o in vars(step).values() if isinstance(o, Optimizer)]
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     rates = [group["lr"] for group in groups]
-    spent, seen = 0.0, 0
-    while True:
-        for x in batches():
-            for group, rate in zip(groups, rates, strict=True):
-                group["lr"] = rate * min(1.0, 2 * (1 - spent / seconds))
-            started = time.thread_time()
-            step(x)
-            spent += time.thread_time() - started
-            seen += len(x)
-            if spent >= seconds:
-                return seen
+
+    def set_rates(share: float) -> None:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * min(1.0, 2 * (1 - share))
+
+    return set_rates
+
+
+def train_for(step, batches: Iterator, seconds: float) -> int:
+    """Train for seconds of CPU time and return the number of images seen."""
+    set_rates, spent, seen = slow_down(step), 0.0, 0
+    while spent < seconds:
+        x = next(batches)
+        set_rates(spent / seconds)
+        started = time.thread_time()
+        step(x)
+        spent += time.thread_time() - started
+        seen += len(x)
+    return seen
 
 
 def fit_flow(codes, n_steps, seed, words=None) -> tuple[models.Flow, float]:
@@ -93,10 +106,10 @@ def fit_flow(codes, n_steps, seed, words=None) -> tuple[models.Flow, float]:
     conditions = 0 if words is None else words.shape[1]
     model = models.Flow(codes.shape[1], conditions=conditions)
     model.start_at(codes)
-    step, started = steps.FlowStep(model, lr=FLOW_RATE), time.thread_time()
+    step, started = steps.FlowStep(model), time.thread_time()
+    set_rates = slow_down(step)
     for n in range(n_steps):
-        falling = min(1.0, 2 * (1 - n / n_steps))
-        step.optimizer.param_groups[0]["lr"] = FLOW_RATE * falling
+        set_rates(n / n_steps)
         rows = torch.randint(len(codes), (FLOW_BATCH,))
         batch = codes[rows]
         if conditions:
@@ -207,10 +220,14 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
     ]  # fmt: skip
 
 
-def batches_of(images, seed):
-    """Return a function that gives the images in batches, in a new order each time."""
-    batches = images.batches(BATCH, seed=seed, drop_last=True)
-    return lambda: batches
+def batches_of(images, seed) -> Iterator[torch.Tensor]:
+    return forever(images.batches(BATCH, seed=seed, drop_last=True))
+
+
+def new_faces(size: int, seed: int) -> Iterator[torch.Tensor]:
+    """Give batches of faces that were never given before."""
+    for n in itertools.count(1000 * (seed + 1)):
+        yield from faces.render(faces.sample_knobs(1024, n), size).split(BATCH)
 
 
 def large(name: str, seconds: float, seed: int) -> list[dict]:
@@ -220,13 +237,8 @@ def large(name: str, seconds: float, seed: int) -> list[dict]:
     train.seed_everything(seed)
     model = model_class(latent_dim, size, **options)
     step = step_class(model, **settings)
-    new = itertools.count(1000 * (seed + 1))
-
-    def batches():
-        return faces.render(faces.sample_knobs(1024, next(new)), size).split(BATCH)
-
-    seen = train_for(step, batches, seconds)
-    if hasattr(step, "use_average"):
+    seen = train_for(step, new_faces(size, seed), seconds)
+    if model_class is models.GAN:
         step.use_average()
     if seed == 0:
         store.save(model, store.PRETRAINED / f"{name}.safetensors")
@@ -300,8 +312,8 @@ def remedy(name: str, seconds: float, seed: int) -> list[dict]:
     step.use_average()
     drawn = model.sample(N_JUDGED, torch.Generator().manual_seed(seed))
     judged = faces.project(drawn)
-    away = torch.cdist(judged.knobs, faces.characters())
-    counts = away.argmin(1).bincount(minlength=16)
+    away, who = torch.cdist(judged.knobs, faces.characters()).min(1)
+    near = away <= 1.2  # half of the least way between two characters
     if seed == 0:
         store.write_whole(
             ROWS / f"drawn {name}.safetensors",
@@ -312,33 +324,39 @@ def remedy(name: str, seconds: float, seed: int) -> list[dict]:
     return [
         {
             "name": name, "seed": seed, "seconds": seconds, "images": seen,
-            "counts": counts.tolist(), "fidelity": judged.distance.median().item(),
-            # Half of the way between two characters.
-            "off": (away.amin(1) > 1.2).float().mean().item(),
+            "counts": who[near].bincount(minlength=16).tolist(),
+            "fidelity": judged.distance.median().item(),
         }
     ]  # fmt: skip
 
 
-def variance(s2: float, seconds: float, seed: int) -> list[dict]:
-    """Train and measure a VAE with another decoder variance."""
+def variance(s2: float | str, seconds: float, seed: int) -> list[dict]:
+    """Train and measure a VAE with another decoder variance, or with the "optimal"."""
     real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
     train.seed_everything(seed)
-    model = models.VAE(LATENT_DIM, SIZE, s2=s2)
-    step = steps.VAEStep(model)
-    seen = train_for(step, batches_of(real.train, seed), seconds)
+    rule = s2 if s2 == "optimal" else "fixed"
+    model = models.VAE(LATENT_DIM, SIZE, s2=S2 if s2 == "optimal" else s2)
+    seen = train_for(
+        steps.VAEStep(model, s2=rule), batches_of(real.train, seed), seconds
+    )
     if seed == 0 and s2 == PRECISE:
         store.save(model, store.PRETRAINED / "vae_precise.safetensors")
-    knobs = real.test.knobs
-    if seed == 0:
+    if seed == 0 and s2 in VARIANCES:
         path = ROWS / f"dial {s2}.safetensors"
         store.write_whole(path, safetensors.torch.save(dial(model, real)))
     with torch.no_grad():
         mu, logvar = model.encode(real.test[:])
         row = {"name": s2, "seed": seed, "seconds": seconds, "images": seen}
+        row["s2"] = model.s2.item()
         row["kl"] = losses.kl_to_prior(mu, logvar).mean().item()
         row["active"] = metrics.active_units(mu)
-        r2 = metrics.knob_r2(mu[:700], knobs[:700], mu[700:], knobs[700:], degree=3)
+        codes = torch.cat([model.encode(x)[0] for x in real.train[:].split(1000)])
+        knobs = (real.train.knobs, mu, real.test.knobs)
+        r2 = metrics.knob_r2(codes, *knobs, degree=3)
         row["knob r2"] = [round(value, 3) for value in r2.tolist()]
+        x_hat = model.decode(model.reparameterize(mu, logvar))
+        distortion = losses.squared_error(real.test[:], x_hat)  # "error" is that at mu
+        row["distortion"] = distortion.mean().item()
         drawn = model.sample(N_JUDGED, torch.Generator().manual_seed(seed))
         return [row | measure(drawn, real, model.decode(mu))]
 
@@ -380,6 +398,7 @@ def dial(model: models.VAE, real) -> dict[str, torch.Tensor]:
 TABLES = {
     "families": (("real", "PCA", "AE", "VAE", "GAN"), family),
     "variances": (VARIANCES, variance),
+    "optimal": (("optimal",), variance),
     "remedies": (REMEDIES, remedy),
     "flows": (FLOWS, flow),
     "large": (LARGE, large),
