@@ -102,7 +102,7 @@ PAIRS = (
     """
 a, b = rows[:-1], rows[1:]
 kl = torch.tensor([[r["kl"] for r in rows] for rows in (a, b)], dtype=torch.float64)
-error = torch.tensor([[r["error"] for r in rows] for rows in (a, b)], dtype=torch.float64)
+error = torch.tensor([[r["distortion"] for r in rows] for rows in (a, b)], dtype=torch.float64)
 price = (error[0] - error[1]) / (kl[1] - kl[0])
 axes.plot({})"""
     + LABELS
@@ -349,8 +349,9 @@ WRONG = {
         (PAIRS.format("kl[1], price"), "in the middle"),
         (PAIRS.format("price, kl.mean(0)"), "swapped"),
         (PAIRS.format("kl.mean(0), (error[0] - error[1]).abs()"), "divide it"),
-        (RUNS.format("kl", "error"), "error itself"),
-        ('axes.plot([r["kl"] for r in rows], [r["error"] / r["kl"] for r in rows])' + LABELS, "changes of both"),
+        (RUNS.format("kl", "distortion"), "error itself"),
+        ('axes.plot([r["kl"] for r in rows], [r["distortion"] / r["kl"] for r in rows])' + LABELS, "changes of both"),
+        (PAIRS.replace("distortion", "error").format("kl.mean(0), price"), "at z = mu"),
         (PAIRS.format("price"), "point is missing|heights are not"),
     ],
     "3.6": [

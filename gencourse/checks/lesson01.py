@@ -217,7 +217,7 @@ def ghost_that_glitters(trial, answer):
         )
     return (
         "Nothing crashed, and dark faces looked right: the sum overflows only where "
-        "both are bright. Floats in [0, 1], as in this course, have no such edge."
+        "it exceeds 255. Floats in [0, 1], as in this course, have no such edge."
     )
 
 

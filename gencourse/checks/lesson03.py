@@ -251,15 +251,15 @@ def _judge_weight(beta):
         "price = -(change of the error) / (change of the KL), one number for each pair "
         "of neighbors: five for six runs. It belongs at the KL in the middle.",
         "for a, b in zip(rows, rows[1:]): middle = (a['kl'] + b['kl']) / 2; price = "
-        "(a['error'] - b['error']) / (b['kl'] - a['kl']). Then axes.plot(middle, "
-        "price, 'o-').",
+        "(a['distortion'] - b['distortion']) / (b['kl'] - a['kl']). Then "
+        "axes.plot(middle, price, 'o-').",
     ),
 )
 def what_a_nat_buys(trial, answer):
-    rows = store.results()["variances"]
-    kl, error, s2 = (
+    rows = [row for row in store.results()["variances"] if row["seed"] == 0]
+    kl, error, at_mean, s2 = (
         torch.tensor([row[key] for row in rows], dtype=torch.float64)
-        for key in ("kl", "error", "name")
+        for key in ("kl", "distortion", "error", "name")
     )
     alt = "Your curve: the error that one nat takes away, against the KL."
     points = drawn(trial, answer, rows, alt=alt)
@@ -277,6 +277,10 @@ def what_a_nat_buys(trial, answer):
         "middle.": (kl[1:], price),
         "The heights are right. Put each between its two runs, at the mean of their "
         "KL.": (kl[:-1], price),
+        "This is the error at z = mu; take row['distortion'].": (
+            middle,
+            -at_mean.diff() / kl.diff(),
+        ),
         "This is the error itself; take its change for each nat.": (kl, error),
         "This is the change of the error; divide it by that of the KL.": (
             middle,
@@ -295,9 +299,7 @@ def what_a_nat_buys(trial, answer):
         f"more buys, from {price.max():.1f} down to {price.min():.2f}. At the optimum "
         "a nat buys exactly 2 s^2, because there the loss error / (2 s^2) + KL stays "
         "as it is. So each price should lie between the 2 s^2 of its two runs: "
-        f"{inside} of {len(price)} do. The price holds for the error averaged over the "
-        "draws of z; the stored error is that at z = mu, and lesson 03b, section 15, "
-        "adds the difference."
+        f"{inside} of {len(price)} do."
     )
 
 
