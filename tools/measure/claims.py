@@ -145,9 +145,10 @@ def table(path: Path) -> str:
     head = f"| claim | {' | '.join(CONDITIONS)} |\n{'| --- ' * (len(runs) + 1)}|"
     rows = [f"\n## {notebooks.heading(notebooks.read(path))[0]}\n", head]
     for cell in lesson_code(path):
-        lines = re.findall("^ok: (.*)", notebooks.printed(cell), re.MULTILINE)
+        printed = notebooks.printed(cell)
+        lines = re.findall(r"^ok: (.*(?:\n {4}.*)*)", printed, re.MULTILINE)
         for number, line in enumerate(lines):
-            claim = line.replace("|", "\\|")
+            claim = " ".join(line.split()).replace("|", "\\|")
             marks = [mark(run, f"{cell.id}.{number}") for run in runs]
             rows.append(f"| {claim} | {' | '.join(marks)} |")
     return "\n".join(rows) + "\n" if any(runs) else ""
