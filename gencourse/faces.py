@@ -14,6 +14,9 @@ seam.
 Taught in: lesson 01.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from numbers import Integral
 from typing import NamedTuple
 
@@ -296,7 +299,8 @@ def project(images: Tensor, starts: int = 5) -> Projection:
         raise ValueError(f"starts must be a whole number from 1 to 16; got {starts!r}")
     if len(images) == 0:
         return Projection(images.new_zeros(0, len(KNOBS)), images.new_zeros(0))
-    chunk = min(64, 2**18 // images.shape[3] ** 2)  # bounds the memory at 128 and 256
-    parts = [referee.nearest(part.float(), starts) for part in images.split(chunk)]
+    chunk = min(32, 2**17 // images.shape[3] ** 2)  # bounds the memory at 128 and 256
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        parts = pool.map(referee.nearest, images.float().split(chunk), repeat(starts))
     knobs, error = (torch.cat(column) for column in zip(*parts, strict=True))
     return Projection(knobs, error.sqrt())

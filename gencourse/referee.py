@@ -22,6 +22,7 @@ STORED, SIZE = "knob_reader.safetensors", 32  # the network, and what it reads
 FOUND, MISSED, FAR, NO_FACE = 1e-9, 0.001**2, 0.01**2, 0.03**2
 
 
+@torch.no_grad()  # also in the threads of `faces.project`
 def nearest(images: Tensor, starts: int) -> tuple[Tensor, Tensor]:
     """The knobs (N, 8) in [-1, 1] of the faces found, and mean squared errors (N,)."""
     first = reader(images.device)(as_read(images)).clamp(-1, 1)

@@ -77,10 +77,11 @@ def pretrained(model_class: type[nn.Module], name: str = "") -> nn.Module:
         model_class: Autoencoder, VAE, GAN or Flow (32x32 RGB faces, 10 latent
             dimensions), or PixelFlow with its name.
         name: The file's name, by default the class in lowercase. "vae_precise" is a
-            VAE with a small decoder variance; "vae_64" and "gan_64" draw 64x64 faces
-            from 16 dimensions. "flow" carries noise to the codes of "autoencoder",
-            "flow_words" does so with words, "flow_precise" to those of "vae_precise",
-            and the PixelFlow "flow_pixels" to whole images.
+            VAE with a small decoder variance, "gan_hour" a GAN that was trained for an
+            hour; "vae_64" and "gan_64" draw 64x64 faces from 16 dimensions. "flow"
+            carries noise to the codes of "autoencoder", "flow_words" does so with
+            words, "flow_precise" to those of "vae_precise", and the PixelFlow
+            "flow_pixels" to whole images.
     """
     name = name or model_class.__name__.lower()
     return load(model_class, PRETRAINED / f"{name}.safetensors")

@@ -26,6 +26,8 @@ from gencourse.checks.gradients import judge_gradients
     ),
 )
 def slow_spiral(trial, prediction):
+    if prediction == math.inf:
+        raise Wrong("Alternating steps circle forever; simultaneous ones go outward.")
     n = scalar(prediction, "the number of steps")
     exact = math.log(4) / math.log(1.01)
     for low, high, text in (
@@ -38,8 +40,9 @@ def slow_spiral(trial, prediction):
         few = "few" if n < exact else "many"
         raise Wrong(f"You predict {n:g} steps: too {few}, by more than a quarter.")
     return (
-        f"It takes {math.ceil(exact)} steps. The drift is quadratic in the step size, "
-        "so small steps hide it for a long time; they do not stop it."
+        f"It takes {math.ceil(exact)} steps. The drift of a step is quadratic in its "
+        "size: half the size takes four times as many steps. Small steps hide the "
+        "drift; they do not stop it."
     )
 
 
@@ -234,10 +237,7 @@ def layer_of(trial, answer, features):
     spread, published = y.std(0).mean().item(), 0.1 / math.sqrt(0.01 + 0.8)
     if abs(spread - published) < 0.02:
         if abs(new - 0.1) < 0.01:
-            raise NotAttempted(
-                "this is the code as published. Features with a spread of 0.1 leave it "
-                f"with {spread:.2f}, not with 1."
-            )
+            raise NotAttempted("this is the code as published.")
         raise Wrong("eps is still 0.8: it is added to the variance and swallows it.")
     y_narrow = numbers(trial.run(layer, narrow), "what the layer gives")
     # The variance of y is variance / (variance + eps).
@@ -255,7 +255,7 @@ def layer_of(trial, answer, features):
     if abs(new - 0.1) < 0.005:
         raise Wrong(
             "eps is fixed, momentum is PyTorch's default: 0.9 of the old average. The "
-            "authors wanted 0.8 of it."
+            "Keras line keeps 0.8 of it."
         )
     if abs(new - 0.2) > 0.005:
         raise Wrong(f"A new batch has the weight {new:.2f}; it should have 0.2.")
@@ -275,7 +275,7 @@ def layer_of(trial, answer, features):
 
 @exercise(
     "4.5",
-    "Plot and say: when the humps part",
+    "Plot and say: when two clouds part",
     (
         "JSD(p, q) = KL(p || m) / 2 + KL(q || m) / 2 with m = (p + q) / 2. Integrate "
         "numerically on a fine grid, as in section 2.",
@@ -285,7 +285,7 @@ def layer_of(trial, answer, features):
         "- log_m) + q * (log_q - log_m)) / 2 * dx.",
     ),
 )
-def supports_part(trial, answer):
+def jsd_against_distance(trial, answer):
     theta = torch.linspace(0, 10, 21)
     grid = torch.linspace(-12, 22, 6801, dtype=torch.float64)
     dx = (grid[1] - grid[0]).item()
@@ -310,7 +310,7 @@ def supports_part(trial, answer):
     mistakes = {text: (theta, heights) for text, heights in curves.items()}
     match_curve(points, theta, jsd, mistakes)
     return (
-        "Only you can grade the sentence. Ours: once the humps hardly overlap, the JSD "
+        "Only you can grade the sentence. Ours: once the two hardly overlap, the JSD "
         f"is log 2 = {math.log(2):.3f} except for a tiny remainder, and its slope is "
-        "practically zero: it no longer tells a generator where to go."
+        "practically zero: overlap that thin no longer tells a generator where to go."
     )

@@ -1,11 +1,13 @@
 """Train all families on faces for the same time, measure them, and store the results.
 
 python -m tools.measure.compare families --seconds 360 --seeds 0 1 2    lesson 05
+python -m tools.measure.compare budgets --seeds 0 1 2                   lesson 05
 python -m tools.measure.compare variances --seconds 150 --seeds 0 1 2   lesson 03
 python -m tools.measure.compare optimal --seconds 150 --seeds 0 1 2     lesson 03
 python -m tools.measure.compare remedies --seconds 60 --seeds 0 1 2 3 4  lesson 04
 python -m tools.measure.compare flows --seconds 360 --seeds 0           lesson 06
 python -m tools.measure.compare large --seconds 1200 --seeds 0          README
+python -m tools.measure.compare hour --seconds 3600 --seeds 0           lesson 05
 python -m tools.measure.compare merge                                    comparison.json
 
 Each model gets the same seconds of one core (CPU time of one thread, so that other work
@@ -41,8 +43,10 @@ BATCH = 16
 GAN_MODEL = {"minibatch_std": True}
 GAN_STEP = {"lr": 4e-3, "betas": (0.5, 0.99), "ema": 0.999, "r1": 0.05, "r1_every": 8}
 VARIANCES, PRECISE = (0.005, 0.02, 0.1, 0.4, 1.5, 6.0), 0.02
+BUDGETS = (6, 20, 60, 180)  # seconds, beside the 360 of the families
 N_CLOUDS = (250, 1000, 4000, 16_000)
-LARGE = {
+NEW_FACES = {
+    "gan_hour": (SIZE, LATENT_DIM, models.GAN, GAN_MODEL, steps.GANStep, GAN_STEP),
     # Four times as many pixels: the image as a whole weighs as much against the KL.
     "vae_64": (64, 16, models.VAE, {"s2": 4 * S2}, steps.VAEStep, {"lr": 1e-3}),
     "gan_64": (64, 16, models.GAN, GAN_MODEL, steps.GANStep, GAN_STEP),
@@ -148,8 +152,11 @@ def measure(samples, real, x_hat=None) -> dict:
     return row
 
 
-def family(name: str, seconds: float, seed: int) -> list[dict]:
-    """Train and measure one family; the autoencoder gives three rows."""
+def family(name: str, seconds: float, seed: int, kept: bool = True) -> list[dict]:
+    """Train and measure one family; the autoencoder gives three rows.
+
+    A model that is not kept gives a single row (the autoencoder's has the mixture).
+    """
     real = data.load("faces", SIZE, train_size=N_TRAIN, test_size=1000, seed=seed)
     train.seed_everything(seed)
     rng = torch.Generator().manual_seed(seed)
@@ -187,9 +194,9 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "parameters to draw": sum(p.numel() for p in drawing.parameters()),
     }
-    if name == "GAN":
+    if name == "GAN" and kept:  # after a short training the average is still young
         step.use_average()
-    if seed == 0:
+    if kept and seed == 0:
         store.PRETRAINED.mkdir(exist_ok=True)
         store.save(
             model, store.PRETRAINED / f"{model_class.__name__.lower()}.safetensors"
@@ -209,6 +216,8 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
         codes = torch.from_numpy(mixture.sample(N_JUDGED)[0]).float()
         codes = codes[torch.randperm(N_JUDGED, generator=rng)]
         mixed = model.decode(codes)
+    if not kept:
+        return [{"name": "AE, mixture"} | common | measure(mixed, real, x_hat)]
     flow, _ = fit_flow(z, FLOW_STEPS, seed)
     with torch.no_grad():
         flowed = model.decode(flow.sample(N_JUDGED, rng))
@@ -218,6 +227,12 @@ def family(name: str, seconds: float, seed: int) -> list[dict]:
             ("AE, N(0, I)", normal), ("AE, mixture", mixed), ("AE, flow", flowed)
         )
     ]  # fmt: skip
+
+
+def budget(name: str, _, seed: int) -> list[dict]:
+    """Train and measure one family for the seconds in its name; nothing is stored."""
+    name, seconds = name.split()
+    return family(name, int(seconds), seed, kept=False)
 
 
 def batches_of(images, seed) -> Iterator[torch.Tensor]:
@@ -230,9 +245,9 @@ def new_faces(size: int, seed: int) -> Iterator[torch.Tensor]:
         yield from faces.render(faces.sample_knobs(1024, n), size).split(BATCH)
 
 
-def large(name: str, seconds: float, seed: int) -> list[dict]:
-    """Train at another size, on new faces in each batch; store it."""
-    size, latent_dim, model_class, options, step_class, settings = LARGE[name]
+def on_new_faces(name: str, seconds: float, seed: int) -> list[dict]:
+    """Train on new faces in each batch, at its own size; store it."""
+    size, latent_dim, model_class, options, step_class, settings = NEW_FACES[name]
     real = data.load("faces", size, train_size=N_TRAIN, test_size=1000, seed=seed)
     train.seed_everything(seed)
     model = model_class(latent_dim, size, **options)
@@ -397,11 +412,13 @@ def dial(model: models.VAE, real) -> dict[str, torch.Tensor]:
 
 TABLES = {
     "families": (("real", "PCA", "AE", "VAE", "GAN"), family),
+    "budgets": ([f"{n} {s}" for s in BUDGETS for n in ("AE", "VAE", "GAN")], budget),
     "variances": (VARIANCES, variance),
     "optimal": (("optimal",), variance),
     "remedies": (REMEDIES, remedy),
     "flows": (FLOWS, flow),
-    "large": (LARGE, large),
+    "large": (("vae_64", "gan_64"), on_new_faces),
+    "hour": (("gan_hour",), on_new_faces),
 }
 
 
