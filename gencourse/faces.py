@@ -253,7 +253,6 @@ class Projection(NamedTuple):
     distance: Tensor  # (N,) root mean squared error per pixel value, 0 on the manifold
 
 
-@torch.no_grad()
 def project(images: Tensor, starts: int = 5) -> Projection:
     """min over knobs of ||x - render(knobs)||: the referee of the course.
 
