@@ -403,15 +403,15 @@ def test_every_experiment_of_a_lesson_is_folded():
 
 # --- a check within an answer ---------------------------------------------------------
 def test_a_check_inside_the_answer_is_reported():
-    def log10_chance(n, levels, slack, log10_faces):
-        checks.check("1.2", log10_chance)
-        return log10_faces + n * math.log10((2 * slack + 1) / levels)
+    def largest_slack(n, levels, log10_faces):
+        checks.check("1.2", largest_slack)
+        return math.ceil((levels * 10 ** (-log10_faces / n) - 1) / 2) - 1
 
-    def swallows(n, levels, slack, log10_faces):
+    def swallows(n, levels, log10_faces):
         try:
             checks.solution("1.2", swallows)
         except Exception:
-            return log10_faces + n * math.log10((2 * slack + 1) / levels)
+            return math.ceil((levels * 10 ** (-log10_faces / n) - 1) / 2) - 1
 
     def forgets_return(mu, logvar):
         checks.check("1.1", 0.02)
@@ -426,7 +426,7 @@ def test_a_check_inside_the_answer_is_reported():
             checks.check("4.4", Norm)
 
     for number, answer in [
-        ("1.2", log10_chance),
+        ("1.2", largest_slack),
         ("1.2", swallows),
         ("3.3", forgets_return),
         ("1.5", draws),
@@ -438,12 +438,12 @@ def test_a_check_inside_the_answer_is_reported():
 
 
 def test_a_check_that_only_the_answer_calls_is_an_error():
-    def log10_chance(n, levels, slack, log10_faces):
-        checks.check("1.2", log10_chance)
-        return log10_faces + n * math.log10((2 * slack + 1) / levels)
+    def largest_slack(n, levels, log10_faces):
+        checks.check("1.2", largest_slack)
+        return math.ceil((levels * 10 ** (-log10_faces / n) - 1) / 2) - 1
 
     with pytest.raises(RuntimeError, match="left margin"):
-        log10_chance(64, 17, 1, 4)
+        largest_slack(64, 17, 4)
 
 
 def test_a_hint_inside_the_answer_is_fine():
@@ -496,9 +496,9 @@ def test_what_never_ends_is_stopped(monkeypatch, answer):
 def test_all_runs_of_one_check_share_the_time(monkeypatch):
     left = []
 
-    def answer(n, levels, slack, log10_faces):
+    def answer(n, levels, log10_faces):
         left.append(signal.getitimer(signal.ITIMER_REAL)[0])
-        return log10_faces + n * math.log10((2 * slack + 1) / levels)
+        return math.ceil((levels * 10 ** (-log10_faces / n) - 1) / 2) - 1
 
     assert checks.check("1.2", answer)
     assert left == sorted(left, reverse=True) and len(set(left)) == len(left) > 1

@@ -20,7 +20,7 @@ RED, GREEN = torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0])
 
 
 def pixels(picture: plot.Picture) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(picture.png)))
+    return np.asarray(Image.open(io.BytesIO(picture.png)).convert("RGB"))
 
 
 def flat(color: torch.Tensor, size: int = 32) -> torch.Tensor:

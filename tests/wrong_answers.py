@@ -5,7 +5,7 @@ value, otherwise the body of a function `answer` with the arguments of the start
 """
 
 ARGUMENTS = {
-    "1.2": "n_values, levels, slack, log10_faces",
+    "1.2": "n_values, levels, log10_faces",
     "1.3": "z_a, z_b, z_c, z_d, n",
     "1.4": "a, b",
     "1.5": "axes, variances",
@@ -33,6 +33,11 @@ ARGUMENTS = {
     "6.4": "net, z_t, t, words, w",
     "6.5": "axes, v, z, counts",
 }
+
+SLACK = """slack = 0
+while {} + n_values * math.{} / levels) < 0:
+    slack += 1
+return slack"""
 
 STEPS = """of = []
 for n in counts:
@@ -123,20 +128,19 @@ WRONG = {
         ("float('nan')", "Expected one number"),
     ],
     "1.2": [
-        ("return log10_faces + n_values * math.log((2 * slack + 1) / levels)", "natural logarithm"),
-        ("return (math.log(10**log10_faces) + n_values * math.log((2 * slack + 1) / levels))", "is right"),
-        ("return n_values * math.log10((2 * slack + 1) / levels)", "single face"),
-        ("return n_values * math.log10((2 * slack + 1) / levels) - log10_faces", "not less likely"),
-        ("return n_values * math.log10(levels / (2 * slack + 1)) - log10_faces", "sign is flipped"),
-        ("return log10_faces + n_values * math.log10(2 * slack + 1)", "number of images near"),
-        ("return log10_faces + math.log10((2 * slack + 1) / levels)", "no n_values"),
-        ("return log10_faces + n_values * math.log10((slack + 1) / levels)", "both directions"),
-        ("return log10_faces + n_values * math.log10((2 * slack or 1) / levels)", "exact value counts"),
-        ("return log10_faces - n_values * math.log10(levels)", "exact hit"),
-        ("return 10**log10_faces * ((2 * slack + 1) / levels) ** n_values", "is right"),
-        ("return 0.0 * (10**log10_faces * ((2 * slack + 1) / levels) ** n_values)", "Never leave"),
-        ("return math.log10(10**log10_faces * ((2 * slack + 1) / levels) ** n_values)", "ValueError"),
-        ("return log10_faces + n_values * (2 * slack + 1) / levels", "is right"),
+        (SLACK.format("log10_faces", "log10((2 * slack + 1)"), "return the last"),
+        (SLACK.format("log10_faces", "log10((slack + 2)"), "both directions"),
+        (SLACK.format("log10_faces", "log10(2 * (slack + 1)"), "return the last"),
+        (SLACK.format("0", "log10((2 * slack + 3)"), "single face"),
+        (SLACK.format("-log10_faces", "log10((2 * slack + 3)"), "not less likely"),
+        (SLACK.format("log10_faces", "log((2 * slack + 3)"), "natural logarithm"),
+        ("return 30", "bound is 10^"),
+        ("return 2", "still 10^"),
+        ("return 9 if n_values == 100 else 1", "bound is 10^"),
+        ("return -1", "0, 1, 2"),
+        ("return (levels * 10 ** (-log10_faces / n_values) - 1) / 2", "0, 1, 2"),
+        ("return log10_faces + n_values * math.log10(21 / levels)", "0, 1, 2"),
+        ("return [9, 0, 127]", "one number"),
     ],
     "1.3": [
         (SHEET.format("(" + FOUR + ").transpose(0, 1)"), "Rows and columns"),
@@ -556,12 +560,16 @@ WRONG = {
 RIGHT = {
     "1.1": ["0.02", "0.01"],
     "1.2": [
-        "n, d = log10_faces, n_values\n"
-        "return n + d * math.log10(2 * slack + 1) - d * math.log10(levels)",
-        "share = torch.tensor((2 * slack + 1) / levels).double()\n"
-        "return share.log10() * n_values + log10_faces",
-        "near = (2 * slack + 1) ** n_values\n"
-        "return log10_faces + math.log10(near) - math.log10(levels**n_values)",
+        SLACK.format("log10_faces", "log10((2 * slack + 3)"),
+        "edge = levels * 10 ** (-log10_faces / n_values)\n"
+        "return math.ceil((edge - 1) / 2) - 1",
+        "t = torch.arange(levels).double()\n"
+        "bound = log10_faces + n_values * ((2 * t + 1) / levels).log10()\n"
+        "return (bound < 0).sum() - 1",
+        "slack = 0\n"
+        "while 10**log10_faces * ((2 * slack + 3) / levels) ** n_values < 1:\n"
+        "    slack += 1\n"
+        "return float(slack)",
     ],
     "1.3": [
         SHEET.format(FOUR),

@@ -51,65 +51,67 @@ def ball_in_cube(trial, prediction):
 
 @exercise(
     "1.2",
-    "Near misses count, too",
+    "How blind may the eye be?",
     (
-        "How many levels may one value take if it may be off by `slack` levels, up or "
-        "down? Which share of all levels is that?",
-        "2 * slack + 1 of `levels` levels, for each of the n_values values on its own: "
-        "multiply the shares. Then there are many faces; a chance of any of them is at "
-        "most the sum.",
-        "log10 of a product is a sum: log10_faces + n_values * log10((2 * slack + 1) / "
-        "levels).",
+        "Section 1 has the bound. Take its logarithm, which is never too large or too "
+        "small for a float. For which slack is it below 0?",
+        "log10_faces + n_values * log10((2 * slack + 1) / levels) grows with the "
+        "slack. Try 0, 1, 2, ... and stop before it reaches 0.",
+        "slack = 0; while log10_faces + n_values * math.log10((2 * slack + 3) / "
+        "levels) < 0: slack += 1; return slack. (2 * slack + 3 = 2 * (slack + 1) + 1.)",
     ),
 )
-def chance_of_a_near_miss(trial, answer):
-    for n, levels, slack, faces_log10 in (
-        (192, 17, 2, 9.8),
-        (64, 256, 0, 4.0),
-        (49_152, 256, 10, 19.3),
+def largest_slack(trial, answer):
+    for n, levels, log10_faces in (
+        (100, 32, 19.27),
+        (4, 256, 8.0),
+        (49_152, 256, 19.27),
     ):
-        near, log10_levels = math.log10(2 * slack + 1), math.log10(levels)
-        want = faces_log10 + n * (near - log10_levels)
+
+        def log10_bound(slack, n=n, levels=levels, log10_faces=log10_faces):
+            return log10_faces + n * math.log10((2 * slack + 1) / levels)
+
+        edge = levels * 10 ** (-log10_faces / n)  # 2 slack + 1 must be below
+        want = last_below((edge - 1) / 2)
+        got = scalar(trial.run(answer, n, levels, log10_faces), "the slack")
+        if got == want:
+            continue
+        where = f" ({n:,} values, {levels} levels)"
+        if got < 0 or got % 1:
+            raise Wrong(f"A slack is 0, 1, 2, ... levels; you get {got:g}{where}.")
         mistakes = {
-            "You took the natural logarithm; digits need log10.": faces_log10
-            + n * (near - log10_levels) * math.log(10),
-            "That is the chance for a single face. More faces make it likelier, so add "
-            "log10_faces.": want - faces_log10,
+            "One too many: with it the bound is 1 or more. Allow 2 * slack + 1 levels, "
+            "and return the last slack before that.": want + 1,
+            "A value may be off in both directions: 2 * slack + 1 levels.": (
+                last_below(edge - 1)
+            ),
+            "That is the slack for a single face. More faces make it likelier: add "
+            "log10_faces.": last_below((levels - 1) / 2),
             "More faces make it likelier, not less likely: add log10_faces.": (
-                want - 2 * faces_log10
+                last_below((levels * 10 ** (log10_faces / n) - 1) / 2)
             ),
-            "The sign is flipped: a chance is below 1, its logarithm below 0.": -want,
-            "That is the number of images near a face. Divide by that of all images.": (
-                faces_log10 + n * near
-            ),
-            "There is no n_values: this is the chance for a single value.": (
-                faces_log10 + near - log10_levels
+            "You took the natural logarithm; log10_faces needs log10.": (
+                last_below((levels * math.exp(-log10_faces / n) - 1) / 2)
             ),
         }
-        if slack:
-            mistakes |= {
-                "A value may be off in both directions: 2 * slack + 1 levels.": (
-                    faces_log10 + n * math.log10((slack + 1) / levels)
-                ),
-                "The exact value counts, too: 2 * slack + 1 levels.": (
-                    faces_log10 + n * math.log10(2 * slack / levels)
-                ),
-                "There is no slack in it: this is the chance of an exact hit.": (
-                    faces_log10 - n * log10_levels
-                ),
-            }
-        got = trial.run(answer, n, levels, slack, faces_log10)
-        if scalar(got, "the logarithm") == 0:
-            raise Wrong(
-                "This is 0: such a chance is far too small for a float. Never leave "
-                "the logarithms."
-            )
-        what = f"log10 of the chance ({n:,} values, {levels} levels, slack {slack})"
-        compare(got, want, mistakes, what, tolerance=1e-5)
+        if n == 100:  # here they all differ
+            name_mistake(got, mistakes)
+        slack, still = (got, "") if got > want else (got + 1, "still ")
+        raise Wrong(
+            f"With a slack of {slack:g} the bound is {still}10^{log10_bound(slack):.3g}"
+            f"{where}."
+        )
     return (
-        f"With a slack of ten levels the chance is still at most 10^{want:,.0f}: what "
-        "counts as a face does not matter, search is hopeless anyway."
+        f"At 128 x 128 pixels a value may be off by {want} levels, which allows 255 of "
+        f"256, and the bound is still 10^{log10_bound(want):.0f}. In so many "
+        "dimensions, a cube that is a little smaller holds next to nothing of the "
+        "larger one."
     )
+
+
+def last_below(edge: float) -> int:
+    """The last whole number below the edge."""
+    return math.ceil(edge) - 1
 
 
 @exercise(

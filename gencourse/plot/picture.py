@@ -76,14 +76,22 @@ class Picture:
         return data, {"image/png": {"alt": self.alt}}  # where nbconvert looks for it
 
 
-def encode(rgb: np.ndarray, alt: str, level: int = 9) -> Picture:
-    """Make a Picture of RGB bytes (H, W, 3); a low level (0 to 9) is fast."""
+def encode(rgb: np.ndarray, alt: str, level: int = 9, chart: bool = False) -> Picture:
+    """Make a Picture of RGB bytes (H, W, 3); a low level (0 to 9) is fast.
+
+    A chart needs few colors: it gets a palette, which makes the file three times
+    smaller, unless some value would move by more than 16 of 255.
+    """
     from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
     info.add_text("Description", alt)
     file = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(rgb))
+    if chart:
+        few = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        if np.abs(np.asarray(few.convert("RGB"), int) - rgb).max() <= 16:
+            image = few
     image.save(file, "png", pnginfo=info, compress_level=level)
     return Picture(file.getvalue(), alt)
 
@@ -213,4 +221,5 @@ def canvas(
                 "CJK, and restart the kernel",
                 stacklevel=3,
             )
-        page.picture = encode(np.asarray(agg.buffer_rgba())[..., :3], translate(alt))
+        rgb = np.asarray(agg.buffer_rgba())[..., :3]
+        page.picture = encode(rgb, translate(alt), chart=rows > 0)

@@ -6,11 +6,11 @@ from gencourse.plot.blocks import MATH, arrow, box
 from gencourse.plot.picture import BLACK, BLUE, GRAY, ORANGE, Picture, canvas
 
 ALT = (
-    "Block diagram of a GAN, once for each turn. Noise z goes through G and becomes a "
-    "fake; D gives a logit from which the loss is made. In D's turn D also sees real "
-    "images, and the gradient runs back from the loss into D only: between the fake "
-    "and G it is cut (detach). In G's turn it runs back through D, which stays as it "
-    "is, and on through the fake into G."
+    "In D's turn the gradient runs back from the loss into D only: between the fake "
+    "and G it is cut. In G's turn it runs back through D, which stays as it is, into "
+    "G. Block diagram of a GAN, once for each turn: noise z goes through G and becomes "
+    "a fake, and D, which in its own turn also sees real images, gives a logit from "
+    "which the loss is made."
 )
 WIDE = {"width": 4, "head": 22}
 

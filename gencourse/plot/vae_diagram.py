@@ -8,10 +8,10 @@ from gencourse.plot.picture import BLACK, BLUE, ORANGE, Picture, canvas
 
 FROM_KL, FROM_RECON = "#007A59", "#A8327F"
 ALT = (
-    "The VAE, drawn twice: image x, encoder, mu and logvar, z, decoder, x hat. One "
-    "term of the loss sits at mu and logvar, the other at x hat. Above, z is drawn "
-    "directly, and the gradient of the reconstruction stops there. Below, z is mu + "
-    "sigma eps, with eps entering from below, and the gradient passes to the encoder."
+    "Above, z is drawn directly, and the gradient of the reconstruction stops there. "
+    "Below, z is mu + sigma eps, and the gradient passes to the encoder. The VAE, "
+    "drawn twice: image x, encoder, mu and logvar, z (eps enters from below), decoder, "
+    "x hat. One term of the loss sits at mu and logvar, the other at x hat."
 )
 BOXES = {  # from left to right: name -> center, width, height
     "x": (60, 64, 64),
