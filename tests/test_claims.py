@@ -1,6 +1,8 @@
 """The table of claims: what fails under which condition, on a lesson of three cells."""
 
 import json
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -87,3 +89,12 @@ def test_a_cell_that_stops_reaches_none_of_its_claims(lesson, capsys):
     assert len(found(lesson, "seed 1")) == 1
     assert "no_such_name" in capsys.readouterr().out
     assert "| an identity | **fails** | – |" in claims.table(lesson)
+
+
+def test_every_claim_has_an_assertion_of_its_own():
+    """A failure counts against the next `ok:`, so a claim without one cannot fail."""
+    for path in notebooks.lessons():
+        for cell in claims.lesson_code(path):
+            parts = re.findall(r"assert|print\(\s*f?\"ok:", cell.source)
+            for before, part in pairwise(["", *parts]):
+                assert "assert" in (before, part), (path.name, cell.id)
