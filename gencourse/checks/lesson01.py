@@ -96,10 +96,14 @@ def largest_slack(trial, answer):
         }
         if n == 100:  # here they all differ
             name_mistake(got, mistakes)
-        slack, still = (got, "") if got > want else (got + 1, "still ")
+        if got > want:
+            raise Wrong(
+                f"With {got:g} levels the bound is 10^{log10_bound(got):.3g}{where}."
+            )
+        more = got + 1
         raise Wrong(
-            f"With a slack of {slack:g} the bound is {still}10^{log10_bound(slack):.3g}"
-            f"{where}."
+            f"With {more:g} levels the bound is still "
+            f"10^{log10_bound(more):.3g}{where}."
         )
     return (
         f"At 128 x 128 pixels a value may be off by {want} levels, which allows 255 of "
