@@ -50,15 +50,16 @@ def exercise():
             "### Exercise 1.2 · Images\n\n*One line · 4 minutes*\n\nCount.", "exercise"
         ),
         code(
-            "def count(n, levels, slack, log10_faces):\n    return ...\n\n\n"
+            "def count(n, levels, log10_faces):\n    return ...\n\n\n"
             'checks.check("1.2", count)',
             "exercise",
             prints="Exercise 1.2: not attempted yet.\n",
         ),
         code(
             "# Solution of exercise 1.2\n"
-            "def best(n, levels, slack, log10_faces):\n"
-            "    return log10_faces + n * math.log10((2 * slack + 1) / levels)\n\n\n"
+            "def best(n, levels, log10_faces):\n"
+            "    edge = levels * 10 ** (-log10_faces / n)\n"
+            "    return math.ceil((edge - 1) / 2) - 1\n\n\n"
             'checks.solution("1.2", best)',
             "solution",
         ),
@@ -431,10 +432,11 @@ def test_an_assignment_of_a_small_lesson(lesson, tmp_path):
     sources = [cell.source for cell in nb.cells]
     assert "## 1. A section" not in "\n".join(sources)
     assert sources[-2] == (
-        "def count(n, levels, slack, log10_faces):\n    return ...\n\n\n"
+        "def count(n, levels, log10_faces):\n    return ...\n\n\n"
         "### BEGIN SOLUTION\n# Solution of exercise 1.2\n"
-        "def best(n, levels, slack, log10_faces):\n"
-        "    return log10_faces + n * math.log10((2 * slack + 1) / levels)\n\n\n"
+        "def best(n, levels, log10_faces):\n"
+        "    edge = levels * 10 ** (-log10_faces / n)\n"
+        "    return math.ceil((edge - 1) / 2) - 1\n\n\n"
         "count = best\n### END SOLUTION"
     )
     assert 'checks.check("1.2", count)' in sources[-1]
