@@ -81,10 +81,10 @@ def test_checks_answer_in_chinese(chinese):
     assert "提示 2（共 3 条）：" in checks.hint("1.2", 2).text
     report = checks.report("1").text.splitlines()
     assert "已解出" in report[0] and "尚未尝试" in report[1]
-    assert report[1].endswith("眼力可以差到什么程度？   （已看 2 条提示，共 3 条）")
+    assert report[1].endswith("每个数值可以偏离多远？   （已看 2 条提示，共 3 条）")
     columns = [
         language.text_width(line[: line.index(mark)])
-        for line, mark in zip(report, ("先预测", "眼力", "混合"), strict=False)
+        for line, mark in zip(report, ("先预测", "每个", "混合"), strict=False)
     ]
     assert len(set(columns)) == 1
 

@@ -51,7 +51,7 @@ def ball_in_cube(trial, prediction):
 
 @exercise(
     "1.2",
-    "How blind may the eye be?",
+    "How far off may every value be?",
     (
         "Section 1 has the bound. Take its logarithm, which is never too large or too "
         "small for a float. For which slack is it below 0?",
@@ -85,8 +85,8 @@ def largest_slack(trial, answer):
             "A value may be off in both directions: 2 * slack + 1 levels.": (
                 last_below(edge - 1)
             ),
-            "That is the slack for a single face. More faces make it likelier: add "
-            "log10_faces.": last_below((levels - 1) / 2),
+            "That is the slack for a single face: add log10_faces. (If you did: take "
+            "n_values as it is given, not 49,152.)": last_below((levels - 1) / 2),
             "More faces make it likelier, not less likely: add log10_faces.": (
                 last_below((levels * 10 ** (log10_faces / n) - 1) / 2)
             ),
@@ -98,18 +98,18 @@ def largest_slack(trial, answer):
             name_mistake(got, mistakes)
         if got > want:
             raise Wrong(
-                f"With {got:g} levels the bound is 10^{log10_bound(got):.3g}{where}."
+                f"With slack = {got:g} the bound is 10^{log10_bound(got):.3g}{where}."
             )
         more = got + 1
         raise Wrong(
-            f"With {more:g} levels the bound is still "
+            f"With slack = {more:g} the bound is still "
             f"10^{log10_bound(more):.3g}{where}."
         )
     return (
-        f"At 128 x 128 pixels a value may be off by {want} levels, which allows 255 of "
-        f"256, and the bound is still 10^{log10_bound(want):.0f}. In so many "
-        "dimensions, a cube that is a little smaller holds next to nothing of the "
-        "larger one."
+        f"At 128 x 128 pixels every value may be off by {want} levels, which allows at "
+        f"most 255 of 256, and the bound is still 10^{log10_bound(want):.0f}. In "
+        "49,152 dimensions, a cube whose edge is shorter by 1/256 has only 10^-84 of "
+        "the volume: a single value that is off by more spoils the image."
     )
 
 

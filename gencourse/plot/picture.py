@@ -80,7 +80,7 @@ def encode(rgb: np.ndarray, alt: str, level: int = 9, chart: bool = False) -> Pi
     """Make a Picture of RGB bytes (H, W, 3); a low level (0 to 9) is fast.
 
     A chart needs few colors: it gets a palette, which makes the file three times
-    smaller, unless some value would move by more than 16 of 255.
+    smaller, unless some value would move by more than 10 of 255.
     """
     from PIL import Image, PngImagePlugin
 
@@ -89,8 +89,8 @@ def encode(rgb: np.ndarray, alt: str, level: int = 9, chart: bool = False) -> Pi
     file = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(rgb))
     if chart:
-        few = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        if np.abs(np.asarray(few.convert("RGB"), int) - rgb).max() <= 16:
+        few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        if np.abs(np.asarray(few.convert("RGB"), int) - rgb).max() <= 10:
             image = few
     image.save(file, "png", pnginfo=info, compress_level=level)
     return Picture(file.getvalue(), alt)

@@ -236,7 +236,7 @@ class Deck(Preprocessor):
         if question.endswith(("?", "？")) and width(question) <= HEADLINE:
             slide.headline = question
         elif slide.headline in self.named and CLAIM.fullmatch(slide.checked):
-            slide.headline = slide.checked[0].upper() + slide.checked[1:]
+            slide.headline = (slide.checked[0].upper() + slide.checked[1:]).rstrip(",;")
             slide.checked = "by a cell of the lesson"
         self.named.add(slide.headline)
 
@@ -285,11 +285,11 @@ class Deck(Preprocessor):
         self.topic = plain_heading(text)
         level = len(text) - len(text.lstrip("#"))
         first = parts[0][1] if parts and parts[0][0] == "text" else ""
-        if level <= 2:
-            question = re.fullmatch(r"\*{1,2}([^*].*?[^*])\*{1,2}", first, re.DOTALL)
+        question = re.fullmatch(r"\*{1,2}([^*].*?[^*])\*{1,2}", first, re.DOTALL)
+        if level <= 2 or question:
             if question:
                 parts.pop(0)
-            kind = "title" if level == 1 else "section"
+            kind = {1: "title", 2: "section"}.get(level, "part")
             self.add(Slide(kind, self.topic, question[1] if question else ""))
         elif first and not (len(parts) > 1 and parts[1][0] == "formula"):
             self.add(Slide("part", self.topic, fitting(sentences(first), 240)))
@@ -345,7 +345,7 @@ class Deck(Preprocessor):
                 self.add(Slide("figure", self.topic, figure=png.strip(), alt=alt))
             table = output.get("data", {}).get("text/markdown")
             if table and "slide" in tags(cell):  # with its ranges it would be too wide
-                table = re.sub(r" \([\d.]+ to [\d.]+\)", "", table)
+                table = re.sub(r"\*\*| \([\d.]+ to [\d.]+\)", "", table)
                 self.add(Slide("list", self.topic, table))
         if "slide" in tags(cell) and printed:
             self.add(Slide("output", self.topic, output=printed))
@@ -371,7 +371,8 @@ def joined(slides: list[Slide]) -> list[Slide]:
         before = kept[-1] if kept else slide
         if before.kind in ("section", "part") and slide.kind not in HEADINGS:
             named = "" if slide.headline == before.headline else before.headline
-            question = before.body if before.kind == "section" else ""
+            asked = before.kind == "section" or before.body.endswith(("?", "？"))
+            question = before.body if asked else ""
             slide.begins = ": ".join(filter(None, [named, question]))
             slide.notes = before.notes + slide.notes
             kept.pop()
