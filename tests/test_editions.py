@@ -247,6 +247,11 @@ def test_a_section_and_its_question():
     assert slide.notes == "For the notes."
 
 
+def test_the_question_of_a_part_reaches_its_slide():
+    (slide,) = slides(text("### Steps\n\n*How many?*"), code("plot()", figure="A."))
+    assert (slide.headline, slide.begins) == ("Steps", "How many?")
+
+
 def test_a_section_begins_on_its_first_figure():
     (slide,) = slides(
         text("## 1. Blur\n\n*Why?*\n\nWords."), code("plot()", figure="A.")

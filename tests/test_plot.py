@@ -543,3 +543,12 @@ def test_a_fold_is_closed_and_stored_with_its_content():
         assert data.get("image/png") == getattr(content, "png", None)
         assert "application/vnd.jupyter.widget-view+json" in data
     assert "data:image/png;base64,cG5n" in fold.page
+
+
+def test_a_chart_has_a_palette_that_keeps_light_grays():
+    ramp = np.repeat(np.arange(236, 256, dtype=np.uint8), 30).reshape(1, 600, 1)
+    chart = np.broadcast_to(ramp, (50, 600, 3))
+    kept = pixels(plot.picture.encode(chart, ALT, chart=True)).astype(int)
+    assert np.abs(kept - chart).max() <= 2
+    noise = np.random.default_rng(0).integers(0, 256, (50, 600, 3), dtype=np.uint8)
+    assert (pixels(plot.picture.encode(noise, ALT, chart=True)) == noise).all()

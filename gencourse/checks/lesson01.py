@@ -62,18 +62,11 @@ def ball_in_cube(trial, prediction):
     ),
 )
 def largest_slack(trial, answer):
-    for n, levels, log10_faces in (
-        (100, 32, 19.27),
-        (4, 256, 8.0),
-        (49_152, 256, 19.27),
-    ):
-
-        def log10_bound(slack, n=n, levels=levels, log10_faces=log10_faces):
-            return log10_faces + n * math.log10((2 * slack + 1) / levels)
-
+    for case in ((100, 32, 19.27), (4, 256, 8.0), (49_152, 256, 19.27)):
+        n, levels, log10_faces = case
         edge = levels * 10 ** (-log10_faces / n)  # 2 slack + 1 must be below
         want = last_below((edge - 1) / 2)
-        got = scalar(trial.run(answer, n, levels, log10_faces), "the slack")
+        got = scalar(trial.run(answer, *case), "the slack")
         if got == want:
             continue
         where = f" ({n:,} values, {levels} levels)"
@@ -97,20 +90,22 @@ def largest_slack(trial, answer):
         if n == 100:  # here they all differ
             name_mistake(got, mistakes)
         if got > want:
-            raise Wrong(
-                f"With slack = {got:g} the bound is 10^{log10_bound(got):.3g}{where}."
-            )
+            bound = log10_bound(got, *case)
+            raise Wrong(f"With slack = {got:g} the bound is 10^{bound:.3g}{where}.")
         more = got + 1
-        raise Wrong(
-            f"With slack = {more:g} the bound is still "
-            f"10^{log10_bound(more):.3g}{where}."
-        )
+        bound = log10_bound(more, *case)
+        raise Wrong(f"With slack = {more:g} the bound is still 10^{bound:.3g}{where}.")
+    bound = log10_bound(want, *case)
     return (
         f"At 128 x 128 pixels every value may be off by {want} levels, which allows at "
-        f"most 255 of 256, and the bound is still 10^{log10_bound(want):.0f}. In "
+        f"most 255 of 256, and the bound is still 10^{bound:.0f}. In "
         "49,152 dimensions, a cube whose edge is shorter by 1/256 has only 10^-84 of "
         "the volume: a single value that is off by more spoils the image."
     )
+
+
+def log10_bound(slack: float, n: int, levels: int, log10_faces: float) -> float:
+    return log10_faces + n * math.log10((2 * slack + 1) / levels)
 
 
 def last_below(edge: float) -> int:
