@@ -165,7 +165,8 @@ class GANStep:
         lr, betas: Both Adams'.
         ema: `.average` is a generator whose weights are a running average, average <-
             ema * average + (1 - ema) * generator, which draws better than the latest
-            one; `use_average()` moves it into the model. With ema = 0 it is the model's
+            one; `use_average()` moves it into the model. After n steps it looks back
+            over no more than about n / 9 of them. With ema = 0 it is the model's
             generator itself.
         rng: Draws z.
 
@@ -257,7 +258,9 @@ class GANStep:
         return {"loss": g_losses(self.model.discriminate(fake)).mean()}
 
     def update_average(self) -> None:
-        follow(self.average, self.model.generator, 1 - self.ema)
+        # A young average follows quickly, so that it forgets the first weights.
+        share = max(1 - self.ema, 9 / (10 + self.steps_done))
+        follow(self.average, self.model.generator, share)
 
     def use_average(self) -> None:
         """Put the averaged weights into the model's generator, to draw with them."""

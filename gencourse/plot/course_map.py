@@ -10,12 +10,12 @@ from gencourse.plot.picture import BLUE, ORANGE, Picture, canvas
 
 INK, DOTS = "#222222", {"color": "#222222", "lw": 1.6, "ls": (0, (2, 2)), "zorder": 5}
 ALT = (
-    "Map of the course. Left: image space, {pixels:,} numbers, almost all of it noise; "
-    "faces lie on a thin curved sheet in it. Right: latent space, {latents:,} numbers, "
-    "a round flat cloud. The arrow 'compress' (encoder) leads from left to right, the "
-    "arrow 'generate' (decoder) from right to left. A dashed path with numbered stops "
-    "runs straight through latent space and bends with the sheet in image space. "
-    "Highlighted: {highlight}."
+    "Map of the course, highlighted: {highlight}. Left: image space, {pixels:,} "
+    "numbers, almost all of it noise; faces lie on a thin curved sheet in it. Right: "
+    "latent space, {latents:,} numbers, a round flat cloud. The arrow 'compress' "
+    "(encoder) leads from left to right, the arrow 'generate' (decoder) from right to "
+    "left. A dashed path with numbered stops runs straight through latent space and "
+    "bends with the sheet in image space."
 )
 
 

@@ -194,7 +194,7 @@ def family(name: str, seconds: float, seed: int, kept: bool = True) -> list[dict
         "parameters": sum(p.numel() for p in model.parameters()),
         "parameters to draw": sum(p.numel() for p in drawing.parameters()),
     }
-    if name == "GAN" and kept:  # after a short training the average is still young
+    if name == "GAN":
         step.use_average()
     if kept and seed == 0:
         store.PRETRAINED.mkdir(exist_ok=True)
@@ -451,8 +451,19 @@ def merge() -> None:
     content = {"date": datetime.date.today().isoformat(), "commands": commands}
     content |= {"settings": settings} | tables
     path = store.PRETRAINED / "comparison.json"
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    path.write_text(one_row_per_line(content), encoding="utf-8")
     print(path.relative_to(ROOT), {name: len(rows) for name, rows in tables.items()})
+
+
+def one_row_per_line(content: dict) -> str:
+    """Return JSON in which each row of a table is a line, so that changes show."""
+    parts = []
+    for name, value in content.items():
+        text = json.dumps(value)
+        if name in TABLES:
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        parts.append(f' "{name}": {text}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def main() -> None:
