@@ -345,7 +345,7 @@ class Deck(Preprocessor):
                 self.add(Slide("figure", self.topic, figure=png.strip(), alt=alt))
             table = output.get("data", {}).get("text/markdown")
             if table and "slide" in tags(cell):  # with its ranges it would be too wide
-                table = re.sub(r"\*\*| \([\d.]+ to [\d.]+\)", "", table)
+                table = re.sub(r"\*\*| \((range|[\d.]+ to [\d.]+)\)", "", table)
                 self.add(Slide("list", self.topic, table))
         if "slide" in tags(cell) and printed:
             self.add(Slide("output", self.topic, output=printed))
