@@ -6,7 +6,8 @@ python -m tools.measure.compare variances --seconds 150 --seeds 0 1 2   lesson 0
 python -m tools.measure.compare optimal --seconds 150 --seeds 0 1 2     lesson 03
 python -m tools.measure.compare remedies --seconds 60 --seeds 0 1 2 3 4  lesson 04
 python -m tools.measure.compare flows --seconds 360 --seeds 0           lesson 06
-python -m tools.measure.compare large --seconds 1200 --seeds 0          README
+python -m tools.measure.compare large --seconds 1200 --only vae_64 --seeds 0  README
+python -m tools.measure.compare large --seconds 3600 --only gan_64 --seeds 0  README
 python -m tools.measure.compare hour --seconds 3600 --seeds 0           lesson 05
 python -m tools.measure.compare merge                                    comparison.json
 
