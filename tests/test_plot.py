@@ -436,7 +436,7 @@ def test_map_of_the_course(highlight, seen):
     arrows = [(0, 0x72, 0xB2), (0xD5, 0x5E, 0)]  # blue and orange, or pale
     counts = [(pixels(picture) == color).all(2).sum() for color in arrows]
     assert [count > 500 for count in counts] == seen
-    for text in (f"Highlighted: {highlight}", "space, 3,072", "space, 16"):
+    for text in (f"highlighted: {highlight}", "space, 3,072", "space, 16"):
         assert text in picture.alt
 
 
