@@ -282,7 +282,8 @@ class FlowStep:
         least_t: t ~ U(least_t, 1). Where a network guesses the clean image, the error
             of its velocity grows as 1 / t: leave the smallest t out.
         lr, betas: Adam's.
-        ema: As in `GANStep`; `use_average()` moves the average into the model.
+        ema: As in `GANStep`, but the first 1 / (1 - ema) steps weigh alike;
+            `use_average()` moves the average into the model.
         rng: Draws t, eps and whose words are hidden.
 
     Source: Lipman et al. 2023; Ho & Salimans 2022, algorithm 1 (drop).
