@@ -223,7 +223,7 @@ class GANStep:
             descend(self.g_optimizer, g_values["loss"])
             self.g_loss = g_values["loss"].item()
             if self.ema:
-                self.update_average()
+                follow(self.average, self.model.generator, self.ema, self.steps_done)
         self.steps_done += 1
         d_values = floats(d_values)
         return {"d_loss": d_values.pop("d_loss"), "g_loss": self.g_loss} | d_values
@@ -257,11 +257,6 @@ class GANStep:
         }[self.loss]
         return {"loss": g_losses(self.model.discriminate(fake)).mean()}
 
-    def update_average(self) -> None:
-        # A young average follows quickly, so that it forgets the first weights.
-        share = max(1 - self.ema, 9 / (10 + self.steps_done))
-        follow(self.average, self.model.generator, share)
-
     def use_average(self) -> None:
         """Put the averaged weights into the model's generator, to draw with them."""
         self.model.generator.load_state_dict(self.average.state_dict())
@@ -282,8 +277,7 @@ class FlowStep:
         least_t: t ~ U(least_t, 1). Where a network guesses the clean image, the error
             of its velocity grows as 1 / t: leave the smallest t out.
         lr, betas: Adam's.
-        ema: As in `GANStep`, but the first 1 / (1 - ema) steps weigh alike;
-            `use_average()` moves the average into the model.
+        ema: As in `GANStep`; `use_average()` moves the average into the model.
         rng: Draws t, eps and whose words are hidden.
 
     Source: Lipman et al. 2023; Ho & Salimans 2022, algorithm 1 (drop).
@@ -312,9 +306,8 @@ class FlowStep:
     def __call__(self, x: Tensor) -> dict[str, float]:
         values = self.measure(x.to(self.model.mean))
         descend(self.optimizer, values["loss"])
+        follow(self.average, self.model, self.ema, self.steps_done)
         self.steps_done += 1
-        # A young average follows quickly: it must not remember the first weights.
-        follow(self.average, self.model, max(1 - self.ema, 1 / self.steps_done))
         return floats(values)
 
     def measure(self, x: Tensor) -> dict[str, Tensor]:
@@ -339,8 +332,13 @@ class FlowStep:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, latest: nn.Module, share: float) -> None:
-    """average <- (1 - share) average + share latest, for each weight."""
+def follow(average: nn.Module, latest: nn.Module, ema: float, step: int) -> None:
+    """average <- ema * average + (1 - ema) * latest, for each weight.
+
+    A young average follows faster, so that it forgets the first weights: after `step`
+    steps it looks back over about step / 9 of them.
+    """
+    share = max(1 - ema, 9 / (10 + step))
     pairs = zip(average.parameters(), latest.parameters(), strict=True)
     for mean, weight in pairs:
         mean.lerp_(weight, share)

@@ -313,7 +313,7 @@ class GeneratorAhead(steps.GANStep):
         for _ in range(self.times - 1):
             fake = self.model.generate(self.model.prior(len(x)))
             steps.descend(self.g_optimizer, self.measure_generator(fake)["loss"])
-            self.update_average()
+            steps.follow(self.average, self.model.generator, self.ema, self.steps_done)
         return values
 
 
