@@ -272,13 +272,13 @@ def test_a_step_is_adam_on_the_loss_at_a_random_time():
         torch.testing.assert_close(new, moved, rtol=1e-4, atol=1e-7)
 
 
-def test_the_average_begins_with_the_first_weights_it_sees():
+def test_a_young_average_follows_fast_and_an_old_one_slowly():
     model = Flow(2, 8)
     step = FlowStep(model, ema=0.9)
-    for n in range(40):
+    for n in range(100):
         before = copy.deepcopy(step.average.state_dict())
         step(torch.randn(16, 2))
-        share = max(0.1, 1 / (n + 1))
+        share = max(0.1, 9 / (10 + n))
         latest = dict(model.named_parameters())
         for name, average in step.average.named_parameters():
             expected = (1 - share) * before[name] + share * latest[name]
