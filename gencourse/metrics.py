@@ -289,7 +289,7 @@ def nearest_distance(images: Tensor, training: Tensor) -> Tensor:
     _check(images=(images, "N, ..."), training=(training, "M, ..."))
     images, training = images.flatten(1), training.flatten(1).to(images)
     nearest = []
-    for batch in images.split(512):  # bounds the memory
+    for batch in images.split(128):  # bounds the memory
         # cdist is fast but rounds off small distances: measure the best ones again.
         distance = torch.cdist(batch, training)
         near = distance.topk(min(4, len(training)), largest=False).indices
