@@ -23,8 +23,9 @@ def fidelity(images: Tensor) -> float:
 
     Returns:
         The median over the images of `faces.project(images).distance`, a root mean
-        squared error per pixel value. It favors models trained on squared error, and a
-        model stuck on one real face gets 0.
+        squared error per pixel value. It favors models trained on squared error, a
+        model stuck on one real face gets 0, and as a median it does not see faults in
+        fewer than half of the images.
 
     Taught in: lesson 01.
     """
@@ -42,11 +43,12 @@ def coverage(real_knobs: Tensor, fake_knobs: Tensor, k: int = 5) -> float:
         real_knobs, fake_knobs: (N, D) and (M, D), N > k; take M = N to compare models.
 
     Returns:
-        A share in [0, 1]. A generator stuck on one face gets almost 0, real faces get
-        `perfect_coverage`, not exactly 1. Its standard deviation is up to 1.3 times
-        the binomial one, because neighborhoods overlap: 0.02, 0.012 and 0.006 for real
-        faces and N = 100, 300 and 1000. It does not see a frozen knob at N = 100, and
-        faces that differ too little score above perfect: look at `knob_spread`, too.
+        A share in [0, 1]. Real faces get `perfect_coverage`, not exactly 1, a generator
+        stuck on one face at most 0.2 at N = 100 and 0.05 from 300 on. For real faces
+        the standard deviation is up to 1.3 times the binomial one, because
+        neighborhoods overlap: 0.02, 0.012 and 0.006 for N = 100, 300 and 1000. It does
+        not see a frozen knob at N = 100, and up to N = 300 faces that differ a little
+        less than real ones score above perfect: look at `knob_spread`, too.
 
     Source: Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative
     Models", section 3.2 (there in a feature space, here in the true latent space).
@@ -112,7 +114,8 @@ def knob_spread(real_knobs: Tensor, fake_knobs: Tensor) -> tuple[Tensor, Tensor]
         The ratios (D,) and their standard errors (D,), by 200 bootstrap samples. Real
         faces get 1 with an error of 0.06, 0.037 and 0.02 for N = M = 100, 300 and 1000;
         a frozen knob gets 0. It does not see which values are missing, nor which
-        combinations: that takes a histogram.
+        combinations: that takes a histogram. The knobs are those that the referee
+        reads, so blur and low contrast cost spread, too.
 
     Source: Efron 1979 (bootstrap). Taught in: lesson 05.
     """
@@ -161,8 +164,9 @@ def detail(images: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Detail and noise, (N,) each: 1 and 0 for real faces, up to the error of
-        `faces.project`. A blur lowers the detail; speckle, and edges where the face has
-        none, are noise. Nothing is said about faces that are missing.
+        `faces.project`. A blur lowers the detail, sharpening raises it above 1;
+        speckle, and edges where the face has none, are noise. Nothing is said about
+        faces that are missing.
 
     Taught in: lesson 05.
     """
@@ -180,7 +184,7 @@ def two_sample_accuracy(
     """How often does a fresh discriminator tell unseen fakes from unseen real images?
 
     A small `Encoder` learns on half of the images and is judged on the other half. It
-    favors no kind of model and needs no knobs.
+    needs no knobs. It may favor GANs, whose discriminator is such a network.
 
     Args:
         real, fake: (N, C, size, size) and (M, C, size, size) in [0, 1]. Of the larger
@@ -193,7 +197,8 @@ def two_sample_accuracy(
         images get 0.5 (limits 0.057 away for N = M = 300), 1 means that every fake was
         recognized. How far a model is from perfect also depends on N: more images teach
         the discriminator more, so compare equal numbers. It does not say what gave the
-        fakes away, and hardly sees pixel noise of 0.03. Takes about 4 s on one core for
+        fakes away, and hardly sees pixel noise of 0.03 or a missing corner of the cube
+        of knobs. Takes about 4 s on one core for
         300 + 300 images of 32x32.
 
     Source: Lopez-Paz & Oquab 2017, "Revisiting Classifier Two-Sample Tests", section 3.
@@ -252,7 +257,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
         The (squared) distance in squared units of the points, 0 for equal means and
         covariances. Finite sets of one distribution give more than 0, for Gaussians of
         variance v in all directions about v D (D + 5) / 4 (1/N + 1/M): compare equal
-        sizes. Two sets of real knobs get 0.16, 0.056 and 0.017 with N = M = 100, 300
+        sizes. Two sets of real knobs get 0.16, 0.053 and 0.016 with N = M = 100, 300
         and 1000. It sees means and covariances only, no other shape.
 
     Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", eq. 6;
@@ -306,9 +311,10 @@ def nearer_to_training(
     original.
 
     Args:
-        samples, training, held_out: (N, ...), (M, ...) and (M, ...): images, or knobs
-            from `faces.project`. The two sets come from one distribution, and both are
-            equally large.
+        samples, training, held_out: (N, ...), (M, ...) and (M, ...): images, or
+            features that a copy keeps. (A VAE's copy of a face is near to it in
+            pixels, but not in knobs, where the smile is lost.) The two sets come
+            from one distribution and are equally large.
 
     Returns:
         The share, and the limits of its Wilson interval (95%). 0.5 when nothing is
@@ -342,7 +348,8 @@ def two_nn_dimension(points: Tensor) -> tuple[float, float]:
         points: (N, D) or (N, C, H, W), N >= 3, no two equal.
 
     Returns:
-        The estimate of d and its standard error d / sqrt(N).
+        The estimate of d and its standard error d / sqrt(N), which holds for
+        independent ratios; neighbors share points, so it is up to a quarter too small.
 
     Source: Facco et al. 2017, "Estimating the intrinsic dimension of datasets by a
     minimal neighborhood information" (who fit a line to the same law; the estimate is
