@@ -198,8 +198,7 @@ def two_sample_accuracy(
         recognized. How far a model is from perfect also depends on N: more images teach
         the discriminator more, so compare equal numbers. It does not say what gave the
         fakes away, and hardly sees pixel noise of 0.03 or a missing corner of the cube
-        of knobs. Takes about 4 s on one core for
-        300 + 300 images of 32x32.
+        of knobs. Takes about 4 s on one core for 300 + 300 images of 32x32.
 
     Source: Lopez-Paz & Oquab 2017, "Revisiting Classifier Two-Sample Tests", section 3.
     Taught in: lesson 05.
